@@ -1,0 +1,68 @@
+"""synthgen: labelled synthetic Fashion-MNIST sets in which every pixel can be reproduced.
+
+    >>> import synthgen
+    >>> checkpoint = synthgen.load_checkpoint()
+    >>> export = synthgen.plan_export(checkpoint, count=60_000, file_format="tfrecord")
+    >>> manifest = synthgen.generate(checkpoint, export, Path("dataset"))  # doctest: +SKIP
+
+The names below are the public ones; they are imported when first used, and TensorFlow only by what needs it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SynthgenError": "errors",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "builtin_recipes": "recipe",
+    "load_real_images": "datasets",
+    "Checkpoint": "checkpoint",
+    "load_checkpoint": "checkpoint",
+    "plan_training": "training",
+    "train": "training",
+    "plan_export": "generation",
+    "generate": "generation",
+    "Manifest": "manifest",
+    "load_manifest": "manifest",
+    "verify": "verification",
+    "read_set": "verification",
+}
+
+__all__ = [
+    "Checkpoint",
+    "Manifest",
+    "Recipe",
+    "SynthgenError",
+    "builtin_recipes",
+    "generate",
+    "load_checkpoint",
+    "load_manifest",
+    "load_real_images",
+    "load_recipe",
+    "plan_export",
+    "plan_training",
+    "read_set",
+    "train",
+    "verify",
+]
+
+if TYPE_CHECKING:
+    from synthgen.checkpoint import Checkpoint, load_checkpoint
+    from synthgen.datasets import load_real_images
+    from synthgen.errors import SynthgenError
+    from synthgen.generation import generate, plan_export
+    from synthgen.manifest import Manifest, load_manifest
+    from synthgen.recipe import Recipe, builtin_recipes, load_recipe
+    from synthgen.training import plan_training, train
+    from synthgen.verification import read_set, verify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'synthgen' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"synthgen.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

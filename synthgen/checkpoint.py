@@ -1,0 +1,201 @@
+"""Checkpoints: a folder with a generator's weights, its recipe, its history and its privacy statement.
+
+    checkpoint.json         what it is; read without TensorFlow
+    generator.weights.h5    Keras weights: arrays, never code
+    samples.png             what it draws
+
+Its identity is a SHA-256 over the architecture and the weights themselves, whatever HDF5 file holds them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from synthgen.errors import CheckpointError, RecipeError
+from synthgen.files import publish, sha256_of_json, write_json
+from synthgen.recipe import Recipe
+from synthgen.statement import PrivacyStatement
+
+if TYPE_CHECKING:
+    import keras
+
+DEFAULT_CHECKPOINT = "conditional"
+METADATA_NAME, WEIGHTS_NAME, SAMPLES_NAME = "checkpoint.json", "generator.weights.h5", "samples.png"
+SCHEMA_VERSION = 1
+_MAX_METADATA_BYTES = 64 << 20  # 64 MiB
+_MAX_WEIGHT_BYTES = 1 << 30  # 1 GiB of arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A generator on disk, checked against its own hash.
+
+    Attributes:
+        path: its folder.
+        sha256: its identity, over architecture and weights.
+        recipe: how it was built and trained.
+        privacy: what may be claimed for its images.
+        training: steps, epochs, seed, seconds, data checksum, per-epoch history, versions.
+    """
+
+    path: Path
+    sha256: str
+    recipe: Recipe
+    privacy: PrivacyStatement
+    training: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether it came with the package."""
+        return self.path.resolve().parent == _builtin_folder().resolve()
+
+    def generator(self) -> "keras.Model":
+        """Build the generator and load its weights (imports TensorFlow).
+
+        Raises:
+            CheckpointError: the weights do not fit the recipe's architecture.
+        """
+        from synthgen.networks import build_generator
+
+        model = build_generator(self.recipe)
+        try:
+            model.load_weights(self.path / WEIGHTS_NAME)
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {reason}") from error
+        return model
+
+
+def builtin_checkpoints() -> dict[str, Path]:
+    """The checkpoints that come with synthgen: name → folder."""
+    return {path.parent.name: path.parent for path in sorted(_builtin_folder().glob(f"*/{METADATA_NAME}"))}
+
+
+def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint:
+    """Load a built-in checkpoint by name or any other by its folder, and check its hashes.
+
+    Raises:
+        CheckpointError: it does not exist, is malformed, or its weights are not those its hash names.
+    """
+    path = _find(str(name_or_path))
+    try:
+        metadata = _read_metadata(path / METADATA_NAME)
+        recipe = Recipe.from_dict(metadata["recipe"])
+        privacy = PrivacyStatement.from_dict(metadata["privacy"])
+        sha256, training = metadata["sha256"], metadata["training"]
+        if recipe.sha256 != metadata["recipe_sha256"] or not isinstance(training, dict):
+            raise ValueError("the recipe is not the one its hash names")
+    except (OSError, ValueError, KeyError, RecursionError, RecipeError) as error:
+        raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
+    found = weights_sha256(path / WEIGHTS_NAME, recipe)
+    if found != sha256:
+        raise CheckpointError(
+            f"{path}: the weights hash to {found[:12]}… but the checkpoint says {str(sha256)[:12]}…: "
+            "one of its files was altered; fetch it anew"
+        )
+    return Checkpoint(path=path, sha256=found, recipe=recipe, privacy=privacy, training=training)
+
+
+def save_checkpoint(
+    path: Path,
+    generator: "keras.Model",
+    recipe: Recipe,
+    privacy: PrivacyStatement,
+    training: dict[str, Any],
+) -> Checkpoint:
+    """Write a checkpoint into the folder ``path``, each file whole or not at all, the metadata last.
+
+    A kill between the two leaves a checkpoint whose hash does not match; it is refused when loaded.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with publish(path / WEIGHTS_NAME) as partial:
+        named = partial.with_suffix(".weights.h5")  # Keras insists on the ending
+        try:
+            generator.save_weights(named)
+            named.replace(partial)
+        finally:
+            named.unlink(missing_ok=True)
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "sha256": weights_sha256(path / WEIGHTS_NAME, recipe),
+        "recipe_sha256": recipe.sha256,
+        "privacy": privacy.to_dict(),
+        "recipe": recipe.to_dict(),
+        "training": training,
+    }
+    write_json(path / METADATA_NAME, metadata)
+    return load_checkpoint(path)
+
+
+def weights_sha256(path: Path, recipe: Recipe) -> str:
+    """The identity of a generator: SHA-256 over its architecture, then each array's name, type, shape and bytes.
+
+    Raises:
+        CheckpointError: the file is missing, no HDF5, too large, or reaches outside itself.
+    """
+    digest = hashlib.sha256(sha256_of_json(recipe.architecture).encode())
+    try:
+        with h5py.File(path, "r") as file:
+            datasets = list(_own_datasets(file))
+            if sum(dataset.nbytes for dataset in datasets) > _MAX_WEIGHT_BYTES:
+                raise ValueError("the arrays are larger than 1 GiB")
+            for dataset in datasets:
+                digest.update(f"{dataset.name} {dataset.dtype.str} {dataset.shape}\n".encode())
+                digest.update(np.ascontiguousarray(dataset[()]).tobytes())
+    except (OSError, ValueError, KeyError, RuntimeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: no readable weights: {error}") from error
+    return digest.hexdigest()
+
+
+def _own_datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
+    """Every dataset below ``group`` in order of name, refusing any link or storage outside the file."""
+    for name in sorted(group):
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"'{name}' is a link")
+        member = group[name]
+        if isinstance(member, h5py.Group):
+            yield from _own_datasets(member)
+        elif member.is_virtual or member.external or member.dtype.kind not in "fiu":
+            raise ValueError(f"'{name}' is not a plain array of numbers")
+        else:
+            yield member
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_METADATA_BYTES:
+        raise ValueError("it is larger than 64 MiB")
+    metadata = json.loads(path.read_text("utf-8"))
+    if not isinstance(metadata, dict):
+        raise ValueError("it is no JSON object")
+    if metadata.get("schema_version") != SCHEMA_VERSION:
+        found = metadata.get("schema_version")
+        raise ValueError(f"schema_version {found!r}; this version reads {SCHEMA_VERSION}")
+    return metadata
+
+
+def _find(name_or_path: str) -> Path:
+    builtin = builtin_checkpoints()
+    if name_or_path in builtin:
+        return builtin[name_or_path]
+    path = Path(name_or_path)
+    if (path / METADATA_NAME).is_file():
+        return path
+    names = ", ".join(builtin) or "none is built in"
+    raise CheckpointError(
+        f"no checkpoint '{name_or_path}': expected a built-in one ({names}) or a folder with a {METADATA_NAME}"
+    )
+
+
+def _builtin_folder() -> Path:
+    return Path(__file__).parent / "checkpoints"

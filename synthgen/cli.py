@@ -1,0 +1,293 @@
+"""The command line: a thin skin over the library, and the only place that prints, shows progress or exits."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from tqdm import tqdm
+
+import synthgen
+from synthgen.errors import SynthgenError
+
+app = typer.Typer(
+    name="synthgen",
+    help="Train a generator and mass-produce labelled synthetic Fashion-MNIST sets that can be reproduced.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_DATA = "Folder of the four real Fashion-MNIST files; by default they are looked for (see: synthgen data)."
+
+
+def main() -> NoReturn:
+    """Run the command line: expected failures become one line on stderr and an exit code."""
+    try:
+        app(prog_name="synthgen")
+    except SynthgenError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; what is finished is kept", 130)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stderr.close()
+        sys.exit(141)
+    sys.exit(0)
+
+
+@app.command(epilog="Examples:  synthgen train --recipe smoke   |   synthgen train --set training.epochs=5 --dry-run")
+def train(
+    recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file. [default: conditional]")] = None,
+    data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
+    out: Annotated[Path | None, typer.Option(help="Checkpoint folder. [default: runs/RECIPE]")] = None,
+    seed: Annotated[int, typer.Option(help="Decides initial weights, image order and noise.")] = 0,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Train a generator on the real images; leaves a checkpoint, metrics and sample pictures."""
+    from synthgen.recipe import load_recipe
+    from synthgen.training import plan_training, resumable_recipe
+    from synthgen.training import train as train_
+
+    if resume and recipe is None and not set_:
+        out = out or Path("runs/conditional")
+        chosen, seed = resumable_recipe(out)
+    else:
+        chosen = load_recipe(recipe or "conditional", set_ or [])
+    plan = plan_training(chosen, data, seed)
+    out = out or Path("runs") / chosen.name
+    _say(f"{chosen.name}: {chosen.description}")
+    _say(
+        f"{len(plan.data):,} real images, {chosen.training.epochs} epochs of {plan.steps_per_epoch} batches; "
+        f"{chosen.generator_flops / 1e6:.1f} MFLOP an image at export; checkpoint in {out}"
+    )
+    if not chosen.conditional:
+        _say("unconditional: what this generator draws bears no labels")
+    if dry_run:
+        return
+    with _bar(plan.total_steps, "batch") as bar, _stop_signals() as stopped:
+        shown: dict[str, float] = {}
+
+        def on_step(done: int, of: int, figures: dict[str, float]) -> None:
+            shown.update(figures)
+            bar.set_postfix({_SHORT[k]: f"{v:.3f}" for k, v in sorted(shown.items())}, refresh=False)
+            bar.update(done - bar.n)
+
+        checkpoint = train_(
+            plan,
+            out,
+            resume=resume,
+            on_step=on_step,
+            on_epoch=lambda summary: bar.write(str(summary), file=sys.stdout),
+            should_stop=stopped.is_set,
+        )
+    _say(f"checkpoint {checkpoint.sha256[:12]} in {out}, samples in {out / 'samples.png'}")
+    _say(f"next: synthgen export --checkpoint {out} --count 60000 --allow-unprotected")
+
+
+@app.command(
+    epilog="Examples:  synthgen export --count 60000 --format png   |   synthgen export --count 100 --labels 0,3,7"
+)
+def export(
+    count: Annotated[int, typer.Option(help="How many images.")] = 60_000,
+    file_format: Annotated[str, typer.Option("--format", help="tfrecord, hdf5, png, idx or npz.")] = "tfrecord",
+    checkpoint: Annotated[str, typer.Option(help="Built-in name or folder.")] = "conditional",
+    out: Annotated[Path, typer.Option(help="Folder for the set.")] = Path("dataset"),
+    seed: Annotated[int, typer.Option(help="0 to 2^64 - 1; another seed gives another set.")] = 0,
+    start: Annotated[int, typer.Option(help="Index of the first image.")] = 0,
+    shards: Annotated[int | None, typer.Option(help="Number of parts. [default: one for every 6,000 images]")] = None,
+    labels: Annotated[str, typer.Option(help="balanced, uniform or a list such as 0,3,7.")] = "balanced",
+    split: Annotated[str, typer.Option(help="train or test; names the files.")] = "train",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted export in --out.")] = False,
+    allow_unprotected: Annotated[
+        bool, typer.Option("--allow-unprotected", help="Export without a formal privacy guarantee.")
+    ] = False,
+) -> None:
+    """Draw a labelled synthetic set from a checkpoint and write it with its manifest."""
+    from synthgen.checkpoint import load_checkpoint
+    from synthgen.generation import generate, plan_export
+
+    source = load_checkpoint(checkpoint)
+    wanted = plan_export(
+        source,
+        count=count,
+        file_format=file_format,
+        seed=seed,
+        start=start,
+        shards=shards,
+        labels=labels,
+        split=split,
+    )
+    if not source.privacy.protects:
+        _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
+    if wanted.labels is None:
+        _say("unconditional checkpoint: these images bear no labels")
+    with _bar(count, "image") as bar, _sigterm_as_interrupt():
+        manifest = generate(
+            source, wanted, out, resume=resume, allow_unprotected=allow_unprotected, progress=_advance(bar)
+        )
+    size = sum(file.bytes for file in manifest.files()) / 1e6
+    _say(f"{manifest.count:,} images in {out} ({size:.1f} MB), digest {manifest.digest[:16]}")
+
+
+@app.command(epilog="Examples:  synthgen verify dataset   |   synthgen verify dataset --regenerate 1000")
+def verify(
+    folder: Annotated[Path, typer.Argument(help="An exported set.")],
+    regenerate: Annotated[int, typer.Option(help="Draw this many images anew and compare them.", min=0)] = 0,
+    checkpoint: Annotated[str | None, typer.Option(help="What to draw them from. [default: the built-in one]")] = None,
+) -> None:
+    """Prove from its manifest that a set is what it claims; exit code 1 if it is not."""
+    from synthgen.checkpoint import load_checkpoint
+    from synthgen.manifest import load_manifest
+    from synthgen.verification import verify as verify_
+
+    source = load_checkpoint(checkpoint) if checkpoint else None
+    with _bar(load_manifest(folder).count, "image") as bar:
+        report = verify_(folder, regenerate=regenerate, checkpoint=source, progress=_advance(bar))
+    for problem in report.problems:
+        _say(f"{folder}: {problem}")
+    if not report.sound:
+        raise typer.Exit(1)
+    manifest = report.manifest
+    anew = f", {report.regenerated:,} drawn anew and equal" if regenerate else ""
+    _print(f"{folder}: sound: {manifest.count:,} images, every file hash and digest right{anew}")
+
+
+@app.command(epilog="Examples:  synthgen preview dataset   |   synthgen preview conditional --out samples.png")
+def preview(
+    source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],
+    out: Annotated[Path, typer.Option(help="The picture to write (PNG).")] = Path("grid.png"),
+    columns: Annotated[
+        int, typer.Option(help="Images a row; a class a row where there are labels.", min=1, max=100)
+    ] = 10,
+) -> None:
+    """Draw a picture of what a checkpoint draws, or of what a set holds."""
+    from synthgen.inspection import preview_images
+    from synthgen.pictures import save_contact_sheet
+
+    save_contact_sheet(out, preview_images(source, columns), columns)
+    _say(f"wrote {out}")
+
+
+@app.command(epilog="Examples:  synthgen info conditional   |   synthgen info dataset")
+def info(
+    source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],
+) -> None:
+    """Say what a checkpoint or a set is, and what is claimed for its privacy."""
+    from synthgen.inspection import describe
+
+    for name, value in describe(source).items():
+        _print(f"{name:<14}{value}")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with synthgen."""
+    from synthgen.recipe import builtin_recipes, load_recipe
+
+    for name in builtin_recipes():
+        _print(f"{name:<14}{load_recipe(name).description}")
+
+
+@app.command()
+def data(folder: Annotated[Path | None, typer.Option("--data", help=_DATA)] = None) -> None:
+    """Say where the real images were found, or how to get them."""
+    from synthgen.datasets import find_data, load_real_images
+
+    found = find_data(folder)
+    for split in ("train", "test"):
+        real = load_real_images(split, found)
+        _print(f"{split:<8}{len(real):>8,} images  official  {found}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _print(f"synthgen {synthgen.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+_SHORT = {
+    "generator_loss": "G",
+    "discriminator_loss": "D",
+    "generator_accuracy": "acc G",
+    "discriminator_accuracy": "acc D",
+}
+
+
+def _bar(total: int, unit: str) -> "tqdm[NoReturn]":
+    """A progress bar on stderr; silent where stderr is not a terminal."""
+    return tqdm(total=total, unit=unit, unit_scale=unit == "image", disable=None, dynamic_ncols=True)
+
+
+def _advance(bar: "tqdm[NoReturn]") -> Callable[[int], None]:
+    def advance(amount: int) -> None:
+        bar.update(amount)
+
+    return advance
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
+    stopped = threading.Event()
+
+    def ask_to_stop(number: int, frame: Any) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        _say("stopping after this batch; everything is saved")
+        stopped.set()
+
+    with _handlers(ask_to_stop, signal.SIGINT, signal.SIGTERM):
+        yield stopped
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    with _handlers(interrupt, signal.SIGTERM):
+        try:
+            yield
+        except KeyboardInterrupt:
+            _fail("interrupted; finished shards are kept, go on with --resume", 130)
+
+
+@contextmanager
+def _handlers(handler: Any, *signals: signal.Signals) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _print(line: str) -> None:
+    """A result, on stdout."""
+    typer.echo(line)
+
+
+def _say(line: str) -> None:
+    """A note for the person at the terminal, on stderr."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    print("synthgen: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(exit_code)

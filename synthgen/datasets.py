@@ -1,0 +1,226 @@
+"""The real Fashion-MNIST images: found on this machine (or downloaded), checked, read. numpy only.
+
+The four IDX files are looked for in ``--data``, ``$SYNTHGEN_DATA``, Debian's ``dataset-fashion-mnist`` and Keras's
+cache, then downloaded into that cache. They are known by the SHA-256 of their *decompressed* content, because
+distributors recompress them.
+"""
+
+import gzip
+import hashlib
+import os
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.errors import DataError
+from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
+from synthgen.files import publish
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.uint8]
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+DOWNLOAD_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+_DOWNLOAD_TIMEOUT_S = 20
+_MAX_COMPRESSED_BYTES = 256 << 20  # 256 MiB
+
+OFFICIAL_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+IDX_PREFIX = {"train": "train", "test": "t10k"}
+
+_IMAGE_MAGIC, _LABEL_MAGIC = 0x00000803, 0x00000801  # unsigned bytes in three and in one dimension
+_MAX_IMAGES = 50_000_000  # 39 GB; what a header claims beyond this is refused unread
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealImages:
+    """Real images with their labels.
+
+    Attributes:
+        images: uint8, shape (N, 28, 28).
+        labels: uint8, shape (N,), values 0 to 9.
+        sha256: of the images' and then the labels' bytes.
+        official: whether the content is the official split, byte for byte.
+    """
+
+    images: Images
+    labels: Labels
+    sha256: str
+    official: bool
+
+    @classmethod
+    def of(cls, images: Images, labels: Labels, *, official: bool) -> "RealImages":
+        """Join images and labels, and hash them."""
+        digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+        return cls(images=images, labels=labels, sha256=digest, official=official)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def find_data(folder: Path | None = None) -> Path:
+    """The folder of the real images.
+
+    Args:
+        folder: the only place to look, when given; else the usual places in their order, then the network.
+
+    Raises:
+        DataError: the four files are in none of them and cannot be downloaded.
+    """
+    for candidate in [folder] if folder else search_folders():
+        if all(_idx_path(candidate, name) for name in OFFICIAL_SHA256):
+            return candidate
+    if folder:
+        raise DataError(f"{folder}: no Fashion-MNIST here; expected {', '.join(OFFICIAL_SHA256)} (.gz or not)")
+    return _download()
+
+
+def search_folders() -> list[Path]:
+    """The folders looked into when none is named, in their order."""
+    named = os.environ.get("SYNTHGEN_DATA")
+    return [*([Path(named)] if named else []), DEBIAN_FOLDER, _keras_cache()]
+
+
+def load_real_images(split: str, folder: Path | None = None, *, official: bool = True) -> RealImages:
+    """Load one split of the real images.
+
+    Args:
+        split: ``train`` (60,000) or ``test`` (10,000).
+        folder: where the four files are; by default see ``find_data``.
+        official: refuse anything but the official content.
+
+    Raises:
+        DataError: the files are missing, malformed or (``official``) not the official ones.
+    """
+    folder = find_data(folder)
+    prefix = IDX_PREFIX[split]
+    names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+    paths = [_require(folder, name) for name in names]
+    images, labels = read_idx_images(paths[0]), read_idx_labels(paths[1])
+    if len(images) != len(labels):
+        raise DataError(f"{folder}: {len(images)} images but {len(labels)} labels in the {split} split")
+    known = all(
+        _idx_sha256(array) == OFFICIAL_SHA256[name] for array, name in zip((images, labels), names, strict=True)
+    )
+    if official and not known:
+        raise DataError(
+            f"{folder}: the {split} split is not the official Fashion-MNIST; fetch it anew, "
+            "or train on your own images with --set data.official=false"
+        )
+    return RealImages.of(images, labels, official=known)
+
+
+def read_idx_images(path: Path) -> Images:
+    """Read an IDX file of 28×28 images, gzipped or not: uint8, shape (N, 28, 28).
+
+    Raises:
+        DataError: wrong magic number or shape, truncated, or longer than its header says.
+    """
+    return _read_idx(path, _IMAGE_MAGIC, (IMAGE_SIDE, IMAGE_SIDE))
+
+
+def read_idx_labels(path: Path) -> Labels:
+    """Read an IDX file of labels, gzipped or not: uint8, shape (N,), values 0 to 9.
+
+    Raises:
+        DataError: as ``read_idx_images``, or a label above 9.
+    """
+    labels = _read_idx(path, _LABEL_MAGIC, ())
+    if labels.size and labels.max() >= NUM_CLASSES:
+        raise DataError(f"{path}: label {labels.max()} found; expected 0 to {NUM_CLASSES - 1}")
+    return labels
+
+
+def idx_header(count: int, *, images: bool) -> bytes:
+    """The bytes before an IDX file's data: magic number and shape, big-endian 32-bit integers."""
+    header = [_IMAGE_MAGIC, count, IMAGE_SIDE, IMAGE_SIDE] if images else [_LABEL_MAGIC, count]
+    return np.array(header, ">u4").tobytes()
+
+
+def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    item_bytes = int(np.prod(item_shape, dtype=np.int64))
+    header_bytes = 4 * (2 + len(item_shape))
+    opener: Callable[[Path], gzip.GzipFile] = gzip.open if _is_gzip(path) else Path.open  # type: ignore[assignment]
+    try:
+        with opener(path) as stream:
+            header = np.frombuffer(stream.read(header_bytes).ljust(header_bytes, b"\0"), ">u4")
+            found, count, shape = int(header[0]), int(header[1]), tuple(int(n) for n in header[2:])
+            if found != magic:
+                raise DataError(f"{path}: magic number 0x{found:08x}; expected 0x{magic:08x}")
+            if shape != item_shape:
+                raise DataError(f"{path}: images of shape {shape}; expected {item_shape}")
+            if count > _MAX_IMAGES or count * item_bytes > _most_decompressed(path):
+                raise DataError(f"{path}: the header claims {count} items, more than the file can hold")
+            data = stream.read(count * item_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if len(data) != count * item_bytes:
+        length = "shorter" if len(data) < count * item_bytes else "longer"
+        raise DataError(f"{path}: {length} than the {count} items its header claims")
+    return np.frombuffer(data, np.uint8).reshape(count, *item_shape)
+
+
+def _most_decompressed(path: Path) -> int:
+    """The most bytes a file can decompress to: deflate packs at most 1,032 to one."""
+    return min(path.stat().st_size, _MAX_COMPRESSED_BYTES) * 1032
+
+
+def _is_gzip(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(2) == b"\x1f\x8b"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _idx_sha256(array: npt.NDArray[np.uint8]) -> str:
+    header = idx_header(len(array), images=array.ndim == 3)
+    return hashlib.sha256(header + array.tobytes()).hexdigest()
+
+
+def _idx_path(folder: Path, name: str) -> Path | None:
+    return next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
+
+
+def _require(folder: Path, name: str) -> Path:
+    path = _idx_path(folder, name)
+    if path is None:
+        raise DataError(f"{folder}: {name}.gz is missing")
+    return path
+
+
+def _keras_cache() -> Path:
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "datasets" / "fashion-mnist"
+
+
+def _download() -> Path:
+    """Fetch the four files into Keras's cache, checking each before it gets its name."""
+    folder = _keras_cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, expected in OFFICIAL_SHA256.items():
+            if _idx_path(folder, name):
+                continue
+            with urllib.request.urlopen(f"{DOWNLOAD_URL}{name}.gz", timeout=_DOWNLOAD_TIMEOUT_S) as response:
+                content = response.read(_MAX_COMPRESSED_BYTES)
+            if hashlib.sha256(gzip.decompress(content)).hexdigest() != expected:
+                raise DataError(f"{DOWNLOAD_URL}{name}.gz is not the official file")
+            with publish(folder / f"{name}.gz") as partial:
+                partial.write_bytes(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"Fashion-MNIST is not on this machine and cannot be downloaded ({error}): install Debian's package "
+            "dataset-fashion-mnist, or name the folder of its four files with --data or $SYNTHGEN_DATA"
+        ) from error
+    return folder

@@ -1,0 +1,49 @@
+"""What a result was made with: library versions and the machine, found without importing TensorFlow."""
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+_LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "h5py")
+_VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "sve")
+
+
+def made_with() -> dict[str, str]:
+    """Versions of synthgen, Python and the libraries, and the processor with its vector instructions.
+
+    Pixels are promised to be the same where these are the same: another processor may round differently.
+    """
+    libraries = {name: _version(name) for name in _LIBRARIES}
+    return {
+        "synthgen": _version("synthgen"),
+        "python": platform.python_version(),
+        **libraries,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": "CPU",
+        "processor": _processor(),
+        "vector_instructions": " ".join(_vector_instructions()),
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _cpuinfo(field: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _vector_instructions() -> list[str]:
+    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return [flag for flag in _VECTOR_FLAGS if flag in flags]

@@ -1,0 +1,113 @@
+"""Files that are either whole or absent, and their SHA-256.
+
+A reader of any final name sees the complete content or nothing: content is written under a temporary name in
+the same folder, flushed to the disk, and only then renamed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+_READ_BYTES = 1 << 20  # 1 MiB
+_FEW_FILES = 16
+
+
+@contextlib.contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success flush it and rename it into place, else delete it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(descriptor)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o666 & ~_umask())  # mkstemp makes the file private; a published file follows the umask
+        move_into_place(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def move_into_place(partial: Path, path: Path) -> None:
+    """Flush ``partial`` to the disk, then rename it to ``path`` (same file system) and flush the folder."""
+    flush_to_disk(partial)
+    partial.replace(path)
+    flush_to_disk(path.parent)
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path) -> Iterator[bool]:
+    """Yield whether this process alone holds ``path`` locked; the system frees the lock of a killed process."""
+    with path.open("w") as stream:
+        try:
+            import fcntl
+        except ImportError:  # Windows: no advisory locks in the standard library
+            yield True
+            return
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def flush_to_disk(path: Path) -> None:
+    """``fsync`` a file or, where the system allows it, a folder."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_all(paths: Sequence[Path]) -> None:
+    """Flush many files: one by one while they are few, else the whole system's buffers at once, which is faster."""
+    if len(paths) > _FEW_FILES and hasattr(os, "sync"):
+        os.sync()
+    else:
+        for path in paths:
+            flush_to_disk(path)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Publish ``document`` as indented UTF-8 JSON; NaN and infinity are refused, since JSON has neither."""
+    with publish(path) as partial:
+        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    """The SHA-256 of ``data``, as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_json(document: Any) -> str:
+    """The SHA-256 of a JSON document in canonical form: sorted keys, no spaces, UTF-8."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return sha256_of_bytes(text.encode())
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative path stays in its folder: no root, no drive, no ``..``, no backslash."""
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") or "\\" in part or ":" in part or "\0" in part for part in parts)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

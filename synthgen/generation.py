@@ -1,0 +1,378 @@
+"""Generation: a checkpoint and a plan become a set on disk with its manifest.
+
+Sample ``i`` is a pure function of (checkpoint, seed, label rule, ``i``): a block of 256 consecutive indices is
+always drawn whole, at one batch shape, and trimmed. So shards, format, start, count and a resumed run never
+change a pixel.
+"""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.batch import Batch, SetDigest, join_block_digests
+from synthgen.checkpoint import Checkpoint
+from synthgen.environment import made_with
+from synthgen.errors import ExportError, UsageError
+from synthgen.fashion import NUM_CLASSES
+from synthgen.files import exclusive_lock, flush_all, flush_to_disk, write_json
+from synthgen.manifest import (
+    MANIFEST_NAME,
+    CheckpointRecord,
+    FileRecord,
+    Manifest,
+    ShardRecord,
+    load_manifest,
+    write_manifest,
+)
+from synthgen.shards import (
+    BLOCK_IMAGES,
+    LabelRule,
+    Shard,
+    ShardPlan,
+    check_seed,
+    default_shards,
+    latents,
+)
+from synthgen.writers import SINGLE_FILE_FORMATS, WRITERS, check_format, write_sidecars
+
+WORK_FOLDER = ".synthgen"  # holds the claim, finished shards' records and what is being written; gone at the end
+_JOB_NAME = "job.json"
+
+Progress = Callable[[int], None]  # called with the number of images just finished
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What to export: everything that decides the pixels and the files, and nothing else.
+
+    Raises:
+        UsageError: on construction, for an unknown format or split or a seed out of range.
+    """
+
+    plan: ShardPlan
+    seed: int
+    file_format: str
+    labels: LabelRule | None  # None: unlabelled
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        check_format(self.file_format)
+        check_seed(self.seed)
+        if self.split not in ("train", "test"):
+            raise UsageError(f"split '{self.split}': expected train or test")
+
+
+def plan_export(
+    checkpoint: Checkpoint,
+    *,
+    count: int,
+    file_format: str,
+    seed: int = 0,
+    start: int = 0,
+    shards: int | None = None,
+    labels: str = "balanced",
+    split: str = "train",
+) -> Export:
+    """Check a request and fill in its defaults.
+
+    Args:
+        checkpoint: what will draw the images; an unconditional one gives unlabelled images.
+        count: how many images.
+        file_format: ``tfrecord``, ``hdf5``, ``png``, ``idx`` or ``npz``.
+        seed: 0 to 2^64 - 1.
+        start: index of the first image.
+        shards: how many parts; by default one for every 6,000 images (idx, npz: one).
+        labels: ``balanced``, ``uniform`` or a list such as ``0,3,7``.
+        split: ``train`` or ``test``; names the files.
+
+    Raises:
+        UsageError: any of it cannot be.
+    """
+    if shards is None:
+        shards = 1 if file_format in SINGLE_FILE_FORMATS else default_shards(count)
+    if file_format == "idx" and shards != 1:
+        raise UsageError(f"shards {shards}: the idx format is one file by nature; leave --shards out")
+    rule = LabelRule.parse(labels) if checkpoint.recipe.conditional else None
+    if rule is None and labels != "balanced":
+        raise UsageError(
+            f"labels '{labels}': checkpoint '{checkpoint.name}' is unconditional, its images bear no labels; "
+            "leave --labels out or choose a conditional checkpoint"
+        )
+    plan = ShardPlan(start=start, count=count, shards=shards)
+    return Export(plan=plan, seed=seed, file_format=file_format, labels=rule, split=split)
+
+
+def generate(
+    checkpoint: Checkpoint,
+    export: Export,
+    out: Path,
+    *,
+    resume: bool = False,
+    allow_unprotected: bool = False,
+    progress: Progress = lambda images: None,
+) -> Manifest:
+    """Draw the images of ``export`` from ``checkpoint`` and write them, with their manifest, into ``out``.
+
+    Args:
+        checkpoint: see ``synthgen.load_checkpoint``.
+        export: see ``plan_export``.
+        out: a folder that is new, empty, or (``resume``) holds the same export unfinished.
+        resume: go on where an interrupted export stopped; finished shards are kept.
+        allow_unprotected: export from a checkpoint without a formal privacy guarantee. The checkpoints that
+            come with synthgen were trained on public images and need no such word.
+        progress: called with the number of images just finished.
+
+    Returns:
+        The manifest that was written last of all.
+
+    Raises:
+        ExportError: ``out`` holds something else, is in use, cannot be written, or a guarantee is missing.
+    """
+    _refuse_unprotected(checkpoint, allow_unprotected)
+    try:
+        with claim_folder(out, checkpoint, export, resume=resume):
+            if (out / MANIFEST_NAME).exists():
+                manifest = load_manifest(out)
+                progress(manifest.count)
+            else:
+                records = _write_shards(checkpoint, export, out, progress)
+                manifest = _finish(checkpoint, export, out, records)
+                write_manifest(out, manifest)
+        shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ExportError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+    return manifest
+
+
+def sample(checkpoint: Checkpoint, export: Export, shard: Shard) -> Iterator[Batch]:
+    """Draw the images of one shard, a block at a time, in index order."""
+    draw = block_sampler(checkpoint, export.seed, export.labels)
+    for block, wanted in shard.blocks():
+        images, labels = draw(block)
+        yield Batch(
+            start=block * BLOCK_IMAGES + wanted.start,
+            images=images[wanted],
+            labels=None if labels is None else labels[wanted],
+        )
+
+
+BlockSampler = Callable[[int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]]
+
+
+def block_sampler(checkpoint: Checkpoint, seed: int, rule: LabelRule | None) -> BlockSampler:
+    """A function that draws any block whole: its (256, 28, 28) images and (256,) labels, both uint8."""
+    draw = checkpoint_function(checkpoint)
+    latent = checkpoint.recipe.latent
+
+    def draw_block(block: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+        noise = latents(seed, block, latent.size, latent.distribution)
+        labels = None if rule is None else rule.labels(seed, block)
+        return draw(noise, labels), labels
+
+    return draw_block
+
+
+_functions: dict[str, Callable[..., npt.NDArray[np.uint8]]] = {}
+
+
+def checkpoint_function(checkpoint: Checkpoint) -> Callable[..., npt.NDArray[np.uint8]]:
+    """The generator as a function of (latents, labels), traced once a process for each checkpoint."""
+    if checkpoint.sha256 not in _functions:
+        from synthgen.networks import pixel_function
+
+        _functions[checkpoint.sha256] = pixel_function(checkpoint.generator(), checkpoint.recipe, BLOCK_IMAGES)
+    return _functions[checkpoint.sha256]
+
+
+@contextlib.contextmanager
+def claim_folder(out: Path, checkpoint: Checkpoint, export: Export, *, resume: bool) -> Iterator[None]:
+    """Hold ``out`` for this export: refuse another export's files, and another process at work on it.
+
+    Raises:
+        ExportError: naming what is in the way and what to do.
+    """
+    job = _job_document(checkpoint, export)
+    if (out / MANIFEST_NAME).exists():
+        _expect_same_set(out, job, resume)
+        yield
+        return
+    work = out / WORK_FOLDER
+    if out.is_dir() and not work.is_dir() and any(out.iterdir()):
+        raise ExportError(f"{out}: is not empty; choose a new folder with --out")
+    work.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(work / "lock") as alone:
+        if not alone:
+            raise ExportError(f"{out}: another export is at work here; wait for it or choose another --out")
+        if (work / _JOB_NAME).exists():
+            _expect_same_job(out, json.loads((work / _JOB_NAME).read_text("utf-8")), job, resume)
+        else:
+            write_json(work / _JOB_NAME, job)
+        yield
+
+
+def _job_document(checkpoint: Checkpoint, export: Export) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint.sha256,
+        "seed": export.seed,
+        "labels": str(export.labels or "none"),
+        "split": export.split,
+        "format": export.file_format,
+        **dataclasses.asdict(export.plan),
+    }
+
+
+def _expect_same_job(out: Path, found: Any, wanted: dict[str, Any], resume: bool) -> None:
+    if found != wanted:
+        different = [k for k, v in wanted.items() if not isinstance(found, dict) or found.get(k) != v]
+        raise ExportError(
+            f"{out}: holds another export (different {', '.join(different)}); choose a new folder with --out"
+        )
+    if not resume:
+        raise ExportError(f"{out}: holds this export unfinished; go on with --resume")
+
+
+def _expect_same_set(out: Path, job: dict[str, Any], resume: bool) -> None:
+    manifest = load_manifest(out)
+    found = {
+        "checkpoint": manifest.checkpoint.sha256,
+        "shards": len(manifest.shards),
+        **{k: getattr(manifest, k) for k in ("seed", "labels", "split", "format", "start", "count")},
+    }
+    if found != job or not resume:
+        raise ExportError(f"{out}: holds a finished set; choose a new folder with --out")
+
+
+def _write_shards(checkpoint: Checkpoint, export: Export, out: Path, progress: Progress) -> list[dict[str, Any]]:
+    records = []
+    for shard in export.plan:
+        record = _finished_record(out, shard)
+        if record is None:
+            record = _write_shard(checkpoint, export, shard, out, progress)
+        else:
+            progress(shard.count)
+        records.append(record)
+    return records
+
+
+def _write_shard(checkpoint: Checkpoint, export: Export, shard: Shard, out: Path, progress: Progress) -> dict[str, Any]:
+    """Write one shard into a staging folder, move its files into place, then record it as finished."""
+    staging = out / WORK_FOLDER / f"staging-{shard.index:05d}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    digest = SetDigest(shard.start)
+    class_counts = np.zeros(NUM_CLASSES, np.int64)
+    labelled = export.labels is not None
+    with WRITERS[export.file_format](staging, shard, export.split, labelled=labelled) as writer:
+        for batch in sample(checkpoint, export, shard):
+            digest.update(batch)
+            if batch.labels is not None:
+                class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
+            writer.write(batch)
+            progress(len(batch))
+        writer.finish(digest.hexdigest())
+        names = writer.names
+    files = [FileRecord.of(staging, name) for name in names]
+    _move_tree(staging, out)
+    record = {
+        "index": shard.index,
+        "start": shard.start,
+        "count": shard.count,
+        "files": [dataclasses.asdict(file) for file in files],
+        "class_counts": class_counts.tolist(),
+        "block_digests": [block.hex() for block in digest.block_digests()],
+    }
+    write_json(_record_path(out, shard), record)
+    return record
+
+
+def _move_tree(staging: Path, out: Path) -> None:
+    """Flush every file below ``staging`` and rename it to the same place below ``out``."""
+    paths = sorted(staging.rglob("*"))
+    flush_all([path for path in paths if path.is_file()])
+    for path in paths:
+        target = out / path.relative_to(staging)
+        if path.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            path.replace(target)
+    shutil.rmtree(staging)
+    flush_to_disk(out)
+
+
+def _record_path(out: Path, shard: Shard) -> Path:
+    return out / WORK_FOLDER / f"shard-{shard.index:05d}.json"
+
+
+def _finished_record(out: Path, shard: Shard) -> dict[str, Any] | None:
+    """The record of a shard that an earlier run finished, if its files are still what it wrote."""
+    path = _record_path(out, shard)
+    if not path.exists():
+        return None
+    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    try:
+        intact = all(FileRecord.of(out, file["name"]) == FileRecord(**file) for file in record["files"])
+    except OSError:
+        intact = False
+    return record if intact else None
+
+
+def _finish(checkpoint: Checkpoint, export: Export, out: Path, records: list[dict[str, Any]]) -> Manifest:
+    shards = tuple(_shard_record(record) for record in records)
+    labelled = export.labels is not None
+    sidecars = write_sidecars(
+        out,
+        export.file_format,
+        export.split,
+        [shard.count for shard in shards],
+        sum(file.bytes for shard in shards for file in shard.files),
+        labelled=labelled,
+    )
+    class_counts = np.sum([record["class_counts"] for record in records], axis=0).tolist()
+    blocks = [bytes.fromhex(block) for record in records for block in record["block_digests"]]
+    return Manifest(
+        checkpoint=CheckpointRecord(
+            name=checkpoint.name,
+            sha256=checkpoint.sha256,
+            recipe=checkpoint.recipe.to_dict(),
+            recipe_sha256=checkpoint.recipe.sha256,
+        ),
+        privacy=checkpoint.privacy,
+        seed=export.seed,
+        labels=str(export.labels or "none"),
+        start=export.plan.start,
+        count=export.plan.count,
+        split=export.split,
+        format=export.file_format,
+        class_counts=tuple(class_counts) if labelled else (),
+        digest=join_block_digests(blocks),
+        shards=shards,
+        sidecars=tuple(FileRecord.of(out, name) for name in sidecars),
+        made_with=made_with(),
+    )
+
+
+def _shard_record(record: dict[str, Any]) -> ShardRecord:
+    return ShardRecord(
+        index=record["index"],
+        start=record["start"],
+        count=record["count"],
+        digest=join_block_digests([bytes.fromhex(block) for block in record["block_digests"]]),
+        files=tuple(FileRecord(**file) for file in record["files"]),
+    )
+
+
+def _refuse_unprotected(checkpoint: Checkpoint, allowed: bool) -> None:
+    if not (checkpoint.privacy.protects or checkpoint.is_builtin or allowed):
+        raise ExportError(
+            f"checkpoint '{checkpoint.name}' has no formal privacy guarantee; if its training images may be "
+            "exposed, say so with --allow-unprotected"
+        )

@@ -1,0 +1,99 @@
+"""Look at a checkpoint or an exported set: as a picture, or as a few lines of text."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.checkpoint import Checkpoint, load_checkpoint
+from synthgen.errors import UsageError
+from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
+from synthgen.generation import block_sampler
+from synthgen.manifest import MANIFEST_NAME, Manifest, load_manifest
+from synthgen.shards import LabelRule
+from synthgen.verification import read_set
+
+
+def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
+    """The first images of a set, or of what a checkpoint draws with seed 0.
+
+    Args:
+        source: a checkpoint's name or folder, or an exported set's folder.
+        columns: how many of each class, a class a row; without labels a square of that side.
+
+    Returns:
+        uint8, shape (N, 28, 28).
+
+    Raises:
+        CheckpointError, VerificationError: ``source`` is neither, or is malformed.
+        UsageError: the set holds too few images of some class to fill its row.
+    """
+    folder = Path(source)
+    if (folder / MANIFEST_NAME).is_file():
+        manifest = load_manifest(folder)
+        batches = ((batch.images, batch.labels) for batch in read_set(folder, manifest))
+    else:
+        checkpoint = load_checkpoint(source)
+        draw = block_sampler(checkpoint, 0, LabelRule.parse("balanced") if checkpoint.recipe.conditional else None)
+        batches = (draw(block) for block in range(columns * columns // 100 + 1 + columns))
+    rows: list[list[npt.NDArray[np.uint8]]] = [[] for _ in range(NUM_CLASSES)]
+    for images, labels in batches:
+        _deal(rows, images, labels, columns)
+        if all(len(row) == columns for row in rows):
+            break
+    if short := [CLASS_NAMES[i] for i, row in enumerate(rows) if 0 < len(row) < columns]:
+        raise UsageError(f"{source}: fewer than {columns} images of {', '.join(short)}; ask for fewer --columns")
+    return np.stack([image for row in rows for image in row])
+
+
+def describe(source: str) -> dict[str, str]:
+    """What a checkpoint or a set is, as short lines: name → value.
+
+    Raises:
+        CheckpointError, VerificationError: ``source`` is neither, or is malformed.
+    """
+    folder = Path(source)
+    if (folder / MANIFEST_NAME).is_file():
+        return _describe_set(load_manifest(folder))
+    return _describe_checkpoint(load_checkpoint(source))
+
+
+def _deal(
+    rows: list[list[npt.NDArray[np.uint8]]],
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8] | None,
+    columns: int,
+) -> None:
+    """Add images to the row of their class, or to the first row with room, until each holds ``columns``."""
+    for i, image in enumerate(images):
+        first_open = next((row for row in rows if len(row) < columns), rows[-1])
+        row = first_open if labels is None else rows[labels[i]]
+        if len(row) < columns:
+            row.append(image)
+
+
+def _describe_set(manifest: Manifest) -> dict[str, str]:
+    counts = zip(CLASS_NAMES, manifest.class_counts, strict=False)
+    return {
+        "set": f"{manifest.count:,} images, {manifest.format}, split {manifest.split}, {len(manifest.shards)} shards",
+        "labels": manifest.labels,
+        "classes": ", ".join(f"{name} {count:,}" for name, count in counts) or "none: unlabelled",
+        "images": f"{manifest.start} to {manifest.start + manifest.count - 1} of seed {manifest.seed}",
+        "checkpoint": f"{manifest.checkpoint.name} {manifest.checkpoint.sha256}",
+        "digest": manifest.digest,
+        "privacy": manifest.privacy.sentence,
+        "trained on": manifest.privacy.trained_on,
+    }
+
+
+def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
+    training, recipe = checkpoint.training, checkpoint.recipe
+    return {
+        "checkpoint": f"{checkpoint.name} {checkpoint.sha256}",
+        "recipe": f"{recipe.name}: {recipe.description}",
+        "labels": "ten classes" if recipe.conditional else "none: unconditional",
+        "training": f"{training.get('epochs')} epochs, {training.get('steps')} steps, {training.get('seconds')} s",
+        "cost": f"{recipe.generator_flops / 1e6:.1f} MFLOP an image",
+        "privacy": checkpoint.privacy.sentence,
+        "trained on": checkpoint.privacy.trained_on,
+    }

@@ -1,0 +1,165 @@
+"""Which image goes where: the pure arithmetic of blocks, shards and labels.
+
+The index line 0, 1, 2, … is cut into fixed blocks of 256. An image's latent and label depend on the seed and on
+its index alone, never on the shard, the format or the count it happens to be exported with; so a plan may be
+cut anywhere without changing a pixel.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.errors import UsageError
+from synthgen.fashion import NUM_CLASSES
+
+BLOCK_IMAGES = 256
+IMAGES_PER_SHARD = 6_000  # the default cut: ten shards for 60,000 images
+MAX_INDEX = 1 << 63  # ids are stored as int64
+MAX_SHARDS = 99_999  # five digits in a file name
+MAX_SEED = (1 << 64) - 1
+ALL_CLASSES = tuple(range(NUM_CLASSES))
+
+# The second word of the Philox counter keeps the random streams of one block apart.
+_LATENT_STREAM, _LABEL_STREAM = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Images ``start`` to ``start + count - 1``, stored together as part ``index`` of ``of``."""
+
+    index: int
+    of: int
+    start: int
+    count: int
+
+    @property
+    def stop(self) -> int:
+        """The index behind the last image."""
+        return self.start + self.count
+
+    def name(self, split: str) -> str:
+        """``train-00003-of-00010``, the naming TensorFlow made customary."""
+        return f"{split}-{self.index:05d}-of-{self.of:05d}"
+
+    def blocks(self) -> Iterator[tuple[int, slice]]:
+        """Each block this shard needs, with the slice of the block that belongs to the shard."""
+        for block in range(self.start // BLOCK_IMAGES, -(-self.stop // BLOCK_IMAGES)):
+            first = block * BLOCK_IMAGES
+            yield block, slice(max(self.start - first, 0), min(self.stop - first, BLOCK_IMAGES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """Images ``start`` to ``start + count - 1`` of the index line, cut into ``shards`` parts."""
+
+    start: int
+    count: int
+    shards: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"count {self.count} is too small: ask for at least 1 image")
+        if self.start < 0:
+            raise UsageError(f"start {self.start} is negative: the first image is number 0")
+        if self.start + self.count > MAX_INDEX:
+            raise UsageError(
+                f"start {self.start} + count {self.count} passes 2^63, the last image an int64 id can name"
+            )
+        if not 1 <= self.shards <= min(self._blocks, MAX_SHARDS):
+            raise UsageError(
+                f"shards {self.shards} does not fit {self.count} images from {self.start} on: a shard holds at least "
+                f"one block of {BLOCK_IMAGES}; choose 1 to {min(self._blocks, MAX_SHARDS)}"
+            )
+
+    def __iter__(self) -> Iterator[Shard]:
+        """The shards in order, cut between blocks and as even as that allows."""
+        first_block = self.start // BLOCK_IMAGES
+        edges = [(first_block + self._blocks * i // self.shards) * BLOCK_IMAGES for i in range(self.shards)]
+        edges = [self.start, *edges[1:], self.start + self.count]
+        for index, (start, stop) in enumerate(itertools.pairwise(edges)):
+            yield Shard(index=index, of=self.shards, start=start, count=stop - start)
+
+    @property
+    def _blocks(self) -> int:
+        return -(-(self.start + self.count) // BLOCK_IMAGES) - self.start // BLOCK_IMAGES
+
+
+def default_shards(count: int) -> int:
+    """One shard for every 6,000 images, at least one, at most 99,999."""
+    return min(max(1, -(-count // IMAGES_PER_SHARD)), MAX_SHARDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRule:
+    """Which label image ``i`` bears: a pure function of the seed and ``i``.
+
+    ``classes`` in turn (``balanced`` means all of them), so that over any stretch of the index line the class
+    counts differ by at most one: the exact quotas of the largest-remainder rule. Or, when ``random``, drawn
+    uniformly and independently.
+    """
+
+    classes: tuple[int, ...]
+    random: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "LabelRule":
+        """Read ``balanced``, ``uniform`` or a list of labels such as ``0,3,7``.
+
+        Raises:
+            UsageError: anything else, a label out of range, or a label named twice.
+        """
+        if text == "balanced":
+            return cls(classes=ALL_CLASSES)
+        if text == "uniform":
+            return cls(classes=ALL_CLASSES, random=True)
+        parts = [part.strip() for part in text.split(",")]
+        if not all(part.isdecimal() and int(part) < NUM_CLASSES for part in parts):
+            raise UsageError(
+                f"labels '{text}': expected balanced, uniform, or labels from 0 to {NUM_CLASSES - 1} such as 0,3,7"
+            )
+        labels = tuple(int(part) for part in parts)
+        if len(set(labels)) < len(labels):
+            raise UsageError(f"labels '{text}' names a label twice: name each once")
+        return cls(classes=labels)
+
+    def __str__(self) -> str:
+        if self.random:
+            return "uniform"
+        return "balanced" if self.classes == ALL_CLASSES else ",".join(map(str, self.classes))
+
+    def labels(self, seed: int, block: int) -> npt.NDArray[np.uint8]:
+        """The labels of one whole block, shape (256,) uint8."""
+        if self.random:
+            drawn = _stream(seed, block, _LABEL_STREAM).integers(len(self.classes), size=BLOCK_IMAGES)
+        else:
+            first = block * BLOCK_IMAGES % len(self.classes)  # Python's integers do not overflow past 2^63
+            drawn = (first + np.arange(BLOCK_IMAGES)) % len(self.classes)
+        return np.asarray(self.classes, np.uint8)[drawn]
+
+
+def latents(seed: int, block: int, size: int, distribution: str) -> npt.NDArray[np.float32]:
+    """The latent vectors of one whole block, shape (256, size) float32.
+
+    Drawn from Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") keyed by (seed, block):
+    any block can be drawn without the ones before it. ``gaussian`` is N(0, 1); ``uniform`` is U[0, 1).
+    """
+    stream = _stream(seed, block, _LATENT_STREAM)
+    if distribution == "uniform":
+        return stream.random((BLOCK_IMAGES, size), dtype=np.float32)
+    return stream.standard_normal((BLOCK_IMAGES, size), dtype=np.float32)
+
+
+def check_seed(seed: int) -> int:
+    """Return ``seed`` if it lies in 0 … 2^64 - 1, else raise UsageError."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"seed {seed} is out of range: choose 0 to 2^64 - 1")
+    return seed
+
+
+def _stream(seed: int, block: int, stream: int) -> np.random.Generator:
+    key = np.array([seed, block], np.uint64)
+    counter = np.array([0, stream, 0, 0], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

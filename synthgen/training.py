@@ -1,0 +1,389 @@
+"""Training: a recipe and real images become a checkpoint.
+
+Everything is a function of (recipe, data, seed): the order of the images, the noise, the initial weights. The
+state is saved whole at the end of every epoch and on request, so that a resumed run gives the very weights of an
+unbroken one.
+"""
+
+import csv
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, save_checkpoint
+from synthgen.datasets import RealImages, load_real_images
+from synthgen.environment import made_with
+from synthgen.errors import Interrupted, TrainingError, UsageError
+from synthgen.fashion import NUM_CLASSES
+from synthgen.files import publish
+from synthgen.pictures import save_contact_sheet
+from synthgen.recipe import Recipe
+from synthgen.shards import BLOCK_IMAGES, LabelRule, latents
+from synthgen.statement import no_guarantee
+
+if TYPE_CHECKING:
+    from synthgen.game import Game
+
+STATE_NAME = "training-state.npz"
+METRICS_NAME = "metrics.csv"
+MAX_TRAINING_SEED = (1 << 32) - 1
+_NO_SIGNAL_LOSS = 1e-4  # a discriminator this sure of itself gives the generator nothing to learn from
+_LEAST_SPREAD = 1e-3  # standard deviation between images, in [0, 1]: below it the generator draws one picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochSummary:
+    """Means over one epoch; ``str`` gives the notebook's line."""
+
+    epoch: int
+    generator_loss: float
+    discriminator_loss: float
+    generator_accuracy: float
+    discriminator_accuracy: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"E:{self.epoch}, Loss G:{self.generator_loss:.4f}, Loss D:{self.discriminator_loss:.4f}, "
+            f"Acc G:{self.generator_accuracy:.4f}, Acc D:{self.discriminator_accuracy:.4f}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """A run as it will be, before it begins."""
+
+    recipe: Recipe
+    data: RealImages
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch, the last one perhaps short."""
+        return math.ceil(len(self.data) / self.recipe.training.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Batches in the whole run."""
+        return self.steps_per_epoch * self.recipe.training.epochs
+
+
+OnStep = Callable[[int, int, dict[str, float]], None]  # (steps done, of, the last batch's figures)
+OnEpoch = Callable[[EpochSummary], None]
+
+
+def plan_training(recipe: Recipe, data_folder: Path | None = None, seed: int = 0) -> TrainingPlan:
+    """Load and check everything a run needs.
+
+    Args:
+        recipe: what to train.
+        data_folder: where the real images are; by default see ``datasets.find_data``.
+        seed: 0 to 2^32 - 1.
+
+    Raises:
+        UsageError: the seed is out of range.
+        DataError: the real images are missing or malformed, or too few for the recipe.
+    """
+    if not 0 <= seed <= MAX_TRAINING_SEED:
+        raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
+    return TrainingPlan(recipe=recipe, data=training_images(recipe, data_folder), seed=seed)
+
+
+def training_images(recipe: Recipe, folder: Path | None = None) -> RealImages:
+    """The real images a recipe trains on, merged, held out and limited as it says."""
+    section = recipe.data
+    parts = [load_real_images(split, folder, official=section.official) for split in section.images.split("+")]
+    kept = len(parts[0]) - section.holdout if section.holdout else None
+    images = np.concatenate([part.images[:kept] for part in parts])[: section.limit or None]
+    labels = np.concatenate([part.labels[:kept] for part in parts])[: section.limit or None]
+    if len(images) < recipe.training.batch_size:
+        raise UsageError(
+            f"training.batch_size = {recipe.training.batch_size}: expected at most the {len(images)} images there are"
+        )
+    return RealImages.of(images, labels, official=all(part.official for part in parts))
+
+
+def train(
+    plan: TrainingPlan,
+    out: Path,
+    *,
+    resume: bool = False,
+    on_step: OnStep = lambda done, of, figures: None,
+    on_epoch: OnEpoch = lambda summary: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Checkpoint:
+    """Train a generator and leave its checkpoint in ``out``.
+
+    Args:
+        plan: see ``plan_training``.
+        out: the folder of the checkpoint; new or empty unless ``resume``. Beside the checkpoint it receives
+            ``metrics.csv``, ``samples/`` and, until training is done, the state to resume from.
+        resume: go on with the interrupted run in ``out``.
+        on_step: called after every batch.
+        on_epoch: called after every epoch.
+        should_stop: asked after every batch; when true the state is saved and ``Interrupted`` raised.
+
+    Raises:
+        UsageError: ``out`` holds another run, or there is nothing to resume.
+        TrainingError: the losses are no numbers any more or the game has collapsed; the last good state is kept.
+        Interrupted: stopped on request; go on with ``resume``.
+    """
+    from synthgen.game import Game
+
+    _check_folder(out, resume)
+    (out / "samples").mkdir(parents=True, exist_ok=True)
+    run = _Run(plan, out, Game(plan.recipe, plan.seed, plan.total_steps))
+    if resume:
+        run.restore()
+    while run.step < plan.total_steps:
+        figures = run.advance()
+        on_step(run.step, plan.total_steps, figures)
+        if run.at_epoch_end:
+            summary = run.finish_epoch()
+            on_epoch(summary)
+        if should_stop() and run.step < plan.total_steps:
+            run.save_state()
+            raise Interrupted(f"stopped after {run.step} of {plan.total_steps} steps, all saved; go on with --resume")
+    return run.complete()
+
+
+def resumable_recipe(out: Path) -> tuple[Recipe, int]:
+    """The recipe and the seed of the interrupted run in ``out``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    state = _read_state_header(out)
+    return Recipe.from_dict(state["recipe"]), int(state["seed"])
+
+
+def epoch_order(count: int, shuffle_buffer: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The order of the images in one epoch, a permutation of 0 … count - 1.
+
+    With a buffer, as ``tf.data.Dataset.shuffle(buffer)`` gives it: each element is drawn at random from a window
+    that slides over the data. Without, every permutation is equally likely.
+    """
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+    if shuffle_buffer == 0:
+        return random.permutation(count)
+    window = min(shuffle_buffer, count)
+    slots = random.integers(0, window, count)
+    buffer = list(range(window))
+    order = np.empty(count, np.int64)
+    for i in range(count):
+        slot = slots[i] % len(buffer)
+        order[i] = buffer[slot]
+        if window + i < count:
+            buffer[slot] = window + i
+        else:
+            buffer[slot] = buffer[-1]
+            buffer.pop()
+    return order
+
+
+class _Run:
+    """One training run: the game, where it stands, and its record so far."""
+
+    def __init__(self, plan: TrainingPlan, out: Path, game: "Game") -> None:
+        self.plan, self.out, self.game = plan, out, game
+        self.step = 0
+        self.history: list[EpochSummary] = []
+        self._sums = dict.fromkeys(_FIGURES, 0.0)  # over the epoch so far
+        self._counts = dict.fromkeys(_FIGURES, 0)
+        self._seconds = 0.0
+        self._batches = self._follow_order()
+        self._draw_samples = sample_drawer(game.best_generator, plan.recipe)
+
+    @property
+    def at_epoch_end(self) -> bool:
+        return self.step % self.plan.steps_per_epoch == 0
+
+    def advance(self) -> dict[str, float]:
+        """Play one batch: the discriminator on it, then, every ``discriminator_steps`` batches, the generator."""
+        began = time.monotonic()
+        chosen = next(self._batches)
+        data, section = self.plan.data, self.plan.recipe.training
+        outcome = self.game.discriminator_step(data.images[chosen], data.labels[chosen], self.step)
+        figures = {"discriminator_loss": outcome.loss, "discriminator_accuracy": outcome.accuracy}
+        if (self.step + 1) % section.discriminator_steps == 0:
+            outcome = self.game.generator_step(section.batch_size, self.step)
+            figures |= {"generator_loss": outcome.loss, "generator_accuracy": outcome.accuracy}
+        self.step += 1
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{name} became {value} at step {self.step}: lower the learning rates; {self._what_is_kept()}"
+                )
+            self._sums[name] += value
+            self._counts[name] += 1
+        self._seconds += time.monotonic() - began
+        return figures
+
+    def finish_epoch(self) -> EpochSummary:
+        """Sum the epoch up, look at what is drawn now, and save everything."""
+        means = {name: self._sums[name] / max(1, self._counts[name]) for name in _FIGURES}
+        epoch = self.step // self.plan.steps_per_epoch
+        summary = EpochSummary(epoch=epoch, seconds=round(self._seconds, 2), **means)
+        images = self._draw_samples()
+        self._expect_alive(summary, images)
+        self.history.append(summary)
+        self._sums, self._counts = dict.fromkeys(_FIGURES, 0.0), dict.fromkeys(_FIGURES, 0)
+        self._seconds = 0.0
+        if epoch % self.plan.recipe.training.sample_every_epochs == 0 or self.step == self.plan.total_steps:
+            self._save_samples(self.out / "samples" / f"epoch-{epoch:04d}.png", images)
+            self.save_checkpoint()
+        self.save_state()
+        return summary
+
+    def save_state(self) -> None:
+        """Publish all that a resumed run needs, in one file, and the metrics table beside it."""
+        header = {
+            "recipe": self.plan.recipe.to_dict(),
+            "seed": self.plan.seed,
+            "data": self.plan.data.sha256,
+            "step": self.step,
+            "history": [asdict(summary) for summary in self.history],
+            "sums": self._sums,
+            "counts": self._counts,
+            "seconds": self._seconds,
+        }
+        arrays = {f"v{i:05d}": np.asarray(v.value) for i, v in enumerate(self.game.variables())}
+        with publish(self.out / STATE_NAME) as partial, partial.open("wb") as stream:
+            np.savez(stream, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        _write_metrics(self.out / METRICS_NAME, self.history)
+
+    def restore(self) -> None:
+        """Take up the saved state of the same recipe, seed and data."""
+        header = _read_state_header(self.out)
+        wanted = {
+            "recipe": self.plan.recipe.to_dict(),
+            "seed": self.plan.seed,
+            "data": self.plan.data.sha256,
+        }
+        different = [name for name, value in wanted.items() if header[name] != value]
+        if different:
+            raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
+        with np.load(self.out / STATE_NAME, allow_pickle=False) as state:
+            for i, variable in enumerate(self.game.variables()):
+                variable.assign(state[f"v{i:05d}"])
+        self.step = header["step"]
+        self.history = [EpochSummary(**summary) for summary in header["history"]]
+        self._sums, self._counts, self._seconds = header["sums"], header["counts"], header["seconds"]
+        self._batches = self._follow_order()
+
+    def save_checkpoint(self) -> Checkpoint:
+        """Write the checkpoint of the generator as it is now."""
+        self._save_samples(self.out / SAMPLES_NAME, self._draw_samples())
+        data = self.plan.data
+        training = {
+            "steps": self.step,
+            "epochs": len(self.history),
+            "seed": self.plan.seed,
+            "seconds": round(sum(summary.seconds for summary in self.history), 1),
+            "data": {"images": len(data), "sha256": data.sha256, "official": data.official},
+            "history": [asdict(summary) for summary in self.history],
+            "made_with": made_with(),
+        }
+        privacy = no_guarantee(self._describe_data())
+        return save_checkpoint(self.out, self.game.best_generator, self.plan.recipe, privacy, training)
+
+    def complete(self) -> Checkpoint:
+        """Write the final checkpoint; the state to resume from is of no more use."""
+        checkpoint = self.save_checkpoint()
+        (self.out / STATE_NAME).unlink(missing_ok=True)
+        return checkpoint
+
+    def _describe_data(self) -> str:
+        section, data = self.plan.recipe.data, self.plan.data
+        splits = {"train": "training split", "train+test": "training and test splits"}[section.images]
+        origin = "the public Fashion-MNIST" if data.official else "the user's own images"
+        return f"{len(data):,} images of {origin}, {splits}"
+
+    def _follow_order(self) -> Iterator[npt.NDArray[np.int64]]:
+        """The batches from ``self.step`` on, as index arrays."""
+        plan, size = self.plan, self.plan.recipe.training.batch_size
+        first_epoch, done = divmod(self.step, plan.steps_per_epoch)
+        for epoch in range(first_epoch, plan.recipe.training.epochs):
+            order = epoch_order(len(plan.data), plan.recipe.data.shuffle_buffer, plan.seed, epoch)
+            for batch in range(done, plan.steps_per_epoch):
+                yield order[batch * size : (batch + 1) * size]
+            done = 0
+
+    def _expect_alive(self, summary: EpochSummary, images: npt.NDArray[np.uint8]) -> None:
+        spread = float((images / 255.0).std(axis=0).mean())
+        if summary.discriminator_loss < _NO_SIGNAL_LOSS:
+            raise TrainingError(
+                f"discriminator loss fell to {summary.discriminator_loss:.1e} in epoch {summary.epoch}: it tells "
+                "real from forged perfectly, so the generator learns nothing; lower its learning rate; "
+                f"{self._what_is_kept()}"
+            )
+        if spread < _LEAST_SPREAD:
+            raise TrainingError(
+                f"the generator collapsed in epoch {summary.epoch}: its images differ by {spread:.1e} of the grey "
+                f"scale; lower its learning rate or raise training.ema_decay; {self._what_is_kept()}"
+            )
+
+    def _what_is_kept(self) -> str:
+        return f"the state of epoch {len(self.history)} is kept" if self.history else "nothing was worth keeping"
+
+    def _save_samples(self, path: Path, images: npt.NDArray[np.uint8]) -> None:
+        save_contact_sheet(path, images, columns=10 if self.plan.recipe.conditional else 9)
+
+
+_FIGURES = ("generator_loss", "discriminator_loss", "generator_accuracy", "discriminator_accuracy")
+
+
+def sample_drawer(generator: Any, recipe: Recipe) -> Callable[[], npt.NDArray[np.uint8]]:
+    """A function that draws the picture's images, always from the same latents.
+
+    Ten of each class in rows; 81 where there are no classes.
+    """
+    from synthgen.networks import pixel_function
+
+    noise = latents(0, 0, recipe.latent.size, recipe.latent.distribution)
+    labels = LabelRule.parse("balanced").labels(0, 0) if recipe.conditional else None
+    draw = pixel_function(generator, recipe, BLOCK_IMAGES)
+
+    def draw_samples() -> npt.NDArray[np.uint8]:
+        images = draw(noise, labels)
+        if labels is None:
+            return images[:81]
+        return np.concatenate([images[labels == label][:10] for label in range(NUM_CLASSES)])
+
+    return draw_samples
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    has_state = (out / STATE_NAME).is_file()
+    if resume and not has_state:
+        raise UsageError(f"{out}: nothing to resume here; expected a {STATE_NAME}")
+    if not resume and has_state:
+        raise UsageError(f"{out}: holds an interrupted run; go on with --resume or choose another --out")
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: is not empty; choose a new folder with --out")
+
+
+def _read_state_header(out: Path) -> dict[str, Any]:
+    path = out / STATE_NAME
+    if not path.is_file():
+        raise UsageError(f"{out}: nothing to resume here; expected a {STATE_NAME}")
+    try:
+        with np.load(path, allow_pickle=False) as state:
+            header: dict[str, Any] = json.loads(state["header"].tobytes())
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise TrainingError(f"{path}: cannot be resumed from: {error}") from error
+    return header
+
+
+def _write_metrics(path: Path, history: list[EpochSummary]) -> None:
+    with publish(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, list(EpochSummary.__dataclass_fields__))
+        table.writeheader()
+        table.writerows(asdict(summary) for summary in history)

@@ -1,0 +1,230 @@
+"""Verification: is a set on disk what its manifest claims?
+
+Every file is hashed again, every image read back, counted and digested; on request some are drawn anew.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from synthgen.batch import Batch, SetDigest, join_block_digests
+from synthgen.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
+from synthgen.environment import made_with
+from synthgen.errors import UsageError, VerificationError
+from synthgen.fashion import NUM_CLASSES
+from synthgen.files import sha256_of_file
+from synthgen.generation import WORK_FOLDER, block_sampler
+from synthgen.manifest import MANIFEST_NAME, FileRecord, Manifest, ShardRecord, load_manifest
+from synthgen.readers import READERS, read_listing, read_shard
+from synthgen.shards import BLOCK_IMAGES, LabelRule
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What ``verify`` found.
+
+    Attributes:
+        manifest: the set's manifest.
+        problems: one line each, naming the file and what is off; empty for a sound set.
+        regenerated: how many images were drawn anew and compared.
+    """
+
+    manifest: Manifest
+    problems: tuple[str, ...]
+    regenerated: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether the set is what its manifest claims."""
+        return not self.problems
+
+
+def verify(
+    folder: Path,
+    *,
+    regenerate: int = 0,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = lambda images: None,
+) -> Report:
+    """Check a set against its manifest.
+
+    Args:
+        folder: an exported set.
+        regenerate: how many images to draw anew and compare, spread evenly over the set.
+        checkpoint: what to draw them from; by default the built-in one of that name.
+        progress: called with the number of images just read.
+
+    Raises:
+        VerificationError: there is no manifest, or not one that can be understood.
+        CheckpointError, UsageError: the checkpoint to regenerate from is not the one the set was drawn from.
+    """
+    manifest = load_manifest(folder)
+    if manifest.format not in READERS:
+        raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(READERS)}")
+    if regenerate:
+        checkpoint = _checkpoint_of(manifest, checkpoint)
+    problems = [*_file_problems(folder, manifest), *_stranger_problems(folder, manifest)]
+    problems += _content_problems(folder, manifest, progress)
+    if regenerate and checkpoint and not problems:
+        problems += _regeneration_problems(folder, manifest, checkpoint, regenerate)
+    return Report(manifest=manifest, problems=tuple(problems), regenerated=min(regenerate, manifest.count))
+
+
+def read_set(folder: Path, manifest: Manifest) -> Iterator[Batch]:
+    """The images of a set in index order, through its format's own reader.
+
+    Raises:
+        VerificationError: a shard is missing or malformed.
+    """
+    for shard in manifest.shards:
+        yield from read_batches(folder, manifest, shard)
+
+
+def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterator[Batch]:
+    """The images of one shard in index order."""
+    start = shard.start
+    names = [file.name for file in shard.files]
+    for images, labels in read_shard(manifest.format, folder, names, shard.count):
+        yield Batch(start=start, images=images, labels=labels)
+        start += len(images)
+
+
+def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
+    problems = [problem for file in manifest.files() if (problem := _file_problem(folder, file))]
+    if manifest.format == "png":
+        for shard in manifest.shards:
+            problems += _listing_problems(folder, shard)
+    return problems
+
+
+def _file_problem(folder: Path, file: FileRecord) -> str | None:
+    path = folder / file.name
+    try:
+        if not _is_own_file(folder, path):
+            return f"{file.name}: missing"
+        size = path.stat().st_size
+        if size != file.bytes:
+            return f"{file.name}: {size} bytes; expected {file.bytes}"
+        if sha256_of_file(path) != file.sha256:
+            return f"{file.name}: altered: its SHA-256 is not the manifest's"
+    except OSError as error:
+        return f"{file.name}: cannot be read: {error.strerror}"
+    return None
+
+
+def _listing_problems(folder: Path, shard: ShardRecord) -> list[str]:
+    """PNG shards vouch for their images through a listing; the listing itself is a file of the manifest."""
+    try:
+        entries = read_listing(folder / shard.files[0].name)
+    except (OSError, ValueError):
+        return []  # already reported as a missing or altered file
+    problems = []
+    for digest, name in entries:
+        path = folder / name
+        if not _is_own_file(folder, path):
+            problems.append(f"{name}: missing")
+        elif sha256_of_file(path) != digest:
+            problems.append(f"{name}: altered: its SHA-256 is not the one listed")
+    return problems
+
+
+def _is_own_file(folder: Path, path: Path) -> bool:
+    """Whether ``path`` is a plain file that really lies below ``folder``, not reached through a link."""
+    return path.is_file() and path.resolve() == folder.resolve() / path.relative_to(folder)
+
+
+def _stranger_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """Files that lie among the set's own and that no one vouches for: a loader might read them."""
+    known = {file.name for file in manifest.files()} | {MANIFEST_NAME}
+    if manifest.format == "png":
+        for shard in manifest.shards:
+            try:
+                known |= {name for _, name in read_listing(folder / shard.files[0].name)}
+            except (OSError, ValueError):
+                return []
+    suffixes = {Path(name).suffix.split("-")[0] for name in known} - {".json"}
+    strangers = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        data_like = path.suffix.split("-")[0] in suffixes
+        if data_like and path.is_file() and name not in known and not name.startswith(f"{WORK_FOLDER}/"):
+            strangers.append(f"{name}: not part of the set; the manifest does not name it")
+    return strangers
+
+
+def _content_problems(folder: Path, manifest: Manifest, progress: Progress) -> list[str]:
+    """Read every image; compare counts, labels and digests, shard by shard and as a whole."""
+    problems: list[str] = []
+    blocks: list[bytes] = []
+    class_counts = np.zeros(NUM_CLASSES, np.int64)
+    for shard in manifest.shards:
+        digest = SetDigest(shard.start)
+        name = shard.files[0].name
+        try:
+            for batch in read_batches(folder, manifest, shard):
+                digest.update(batch)
+                if (batch.labels is not None) != manifest.labelled:
+                    raise VerificationError(f"{name}: labels {'missing' if manifest.labelled else 'unexpected'}")
+                if batch.labels is not None:
+                    class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
+                progress(len(batch))
+        except VerificationError as error:
+            problems.append(str(error))
+            continue
+        if digest.hexdigest() != shard.digest:
+            problems.append(f"{name}: its images or labels do not give the digest in the manifest")
+        blocks += digest.block_digests()
+    if not problems and join_block_digests(blocks) != manifest.digest:
+        problems.append(f"{MANIFEST_NAME}: the set's digest is not that of its shards")
+    if not problems and manifest.labelled and tuple(class_counts.tolist()) != manifest.class_counts:
+        problems.append(f"{MANIFEST_NAME}: class_counts are not those of the images")
+    return problems
+
+
+def _checkpoint_of(manifest: Manifest, given: Checkpoint | None) -> Checkpoint:
+    record = manifest.checkpoint
+    if given is None:
+        if record.name not in builtin_checkpoints():  # a manifest must not choose which of our files are opened
+            raise UsageError(
+                f"the set was drawn from checkpoint '{record.name}', which is not built in; "
+                "name its folder with --checkpoint"
+            )
+        given = load_checkpoint(record.name)
+    if given.sha256 != record.sha256:
+        raise UsageError(
+            f"checkpoint '{given.name}' is {given.sha256[:12]}…; the set was drawn from {record.sha256[:12]}…"
+        )
+    return given
+
+
+def _regeneration_problems(folder: Path, manifest: Manifest, checkpoint: Checkpoint, amount: int) -> list[str]:
+    """Draw ``amount`` images anew, spread evenly over the set, and compare pixels and labels."""
+    rule = LabelRule.parse(manifest.labels) if manifest.labelled else None
+    draw = block_sampler(checkpoint, manifest.seed, rule)
+    amount = min(amount, manifest.count)
+    wanted = manifest.start + np.arange(amount, dtype=np.int64) * manifest.count // amount
+    differing, largest, examined = 0, 0, -1
+    images = np.empty(0, np.uint8)
+    labels: np.ndarray | None = None
+    for batch in read_set(folder, manifest):
+        for index in wanted[(wanted >= batch.start) & (wanted < batch.start + len(batch))].tolist():
+            block, offset = divmod(index, BLOCK_IMAGES)
+            if block != examined:
+                images, labels = draw(block)
+                examined = block
+            if labels is not None and batch.labels is not None and labels[offset] != batch.labels[index - batch.start]:
+                return [f"image {index}: label {batch.labels[index - batch.start]}; drawn anew it is {labels[offset]}"]
+            gap = int(np.abs(images[offset].astype(int) - batch.images[index - batch.start]).max())
+            differing, largest = differing + (gap > 0), max(largest, gap)
+    if not differing:
+        return []
+    here, there = made_with(), manifest.made_with
+    changed = [f"{k} {there.get(k)} → {v}" for k, v in here.items() if there.get(k) != v]
+    cause = (
+        f"made with other software or hardware: {'; '.join(changed)}" if changed else "the set is not what it claims"
+    )
+    return [f"{differing} of {amount} images drawn anew differ, by up to {largest} grey levels; {cause}"]
