@@ -1,5 +1,7 @@
 """The command line: a thin skin over the library, and the only place that prints, shows progress or exits."""
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -71,6 +73,7 @@ def train(
         _say("unconditional: what this generator draws bears no labels")
     if dry_run:
         return
+    _import_tensorflow()
     with _bar(plan.total_steps, "batch") as bar, _stop_signals() as stopped:
         shown: dict[str, float] = {}
 
@@ -97,7 +100,7 @@ def train(
 def export(
     count: Annotated[int, typer.Option(help="How many images.")] = 60_000,
     file_format: Annotated[str, typer.Option("--format", help="tfrecord, hdf5, png, idx or npz.")] = "tfrecord",
-    checkpoint: Annotated[str, typer.Option(help="Built-in name or folder.")] = "conditional",
+    checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the set.")] = Path("dataset"),
     seed: Annotated[int, typer.Option(help="0 to 2^64 - 1; another seed gives another set.")] = 0,
     start: Annotated[int, typer.Option(help="Index of the first image.")] = 0,
@@ -113,7 +116,7 @@ def export(
     from synthgen.checkpoint import load_checkpoint
     from synthgen.generation import generate, plan_export
 
-    source = load_checkpoint(checkpoint)
+    source = load_checkpoint(checkpoint) if checkpoint else load_checkpoint()
     wanted = plan_export(
         source,
         count=count,
@@ -124,16 +127,16 @@ def export(
         labels=labels,
         split=split,
     )
-    if not source.privacy.protects:
-        _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
     if wanted.labels is None:
         _say("unconditional checkpoint: these images bear no labels")
+    _import_tensorflow()
     with _bar(count, "image") as bar, _sigterm_as_interrupt():
         manifest = generate(
             source, wanted, out, resume=resume, allow_unprotected=allow_unprotected, progress=_advance(bar)
         )
-    size = sum(file.bytes for file in manifest.files()) / 1e6
-    _say(f"{manifest.count:,} images in {out} ({size:.1f} MB), digest {manifest.digest[:16]}")
+    _say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
+    if not source.privacy.protects:
+        _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
 
 
 @app.command(epilog="Examples:  synthgen verify dataset   |   synthgen verify dataset --regenerate 1000")
@@ -148,6 +151,8 @@ def verify(
     from synthgen.verification import verify as verify_
 
     source = load_checkpoint(checkpoint) if checkpoint else None
+    if regenerate:
+        _import_tensorflow()
     with _bar(load_manifest(folder).count, "image") as bar:
         report = verify_(folder, regenerate=regenerate, checkpoint=source, progress=_advance(bar))
     for problem in report.problems:
@@ -266,6 +271,20 @@ def _sigterm_as_interrupt() -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             _fail("interrupted; finished shards are kept, go on with --resume", 130)
+
+
+def _import_tensorflow() -> None:
+    """Import TensorFlow without the start-up notes that it writes past every log level, to descriptor 2 itself."""
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+        kept = os.dup(2)
+        try:
+            with Path(os.devnull).open("wb") as silence:
+                os.dup2(silence.fileno(), 2)
+            import tensorflow  # noqa: F401
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import os
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -150,9 +150,8 @@ def idx_header(count: int, *, images: bool) -> bytes:
 def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     item_bytes = int(np.prod(item_shape, dtype=np.int64))
     header_bytes = 4 * (2 + len(item_shape))
-    opener: Callable[[Path], gzip.GzipFile] = gzip.open if _is_gzip(path) else Path.open  # type: ignore[assignment]
     try:
-        with opener(path) as stream:
+        with _open(path) as stream:
             header = np.frombuffer(stream.read(header_bytes).ljust(header_bytes, b"\0"), ">u4")
             found, count, shape = int(header[0]), int(header[1]), tuple(int(n) for n in header[2:])
             if found != magic:
@@ -175,12 +174,11 @@ def _most_decompressed(path: Path) -> int:
     return min(path.stat().st_size, _MAX_COMPRESSED_BYTES) * 1032
 
 
-def _is_gzip(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(2) == b"\x1f\x8b"
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+def _open(path: Path) -> BinaryIO:
+    """Open a file for reading, unpacking it where it is gzipped."""
+    with path.open("rb") as stream:
+        gzipped = stream.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, gzip.open(path)) if gzipped else path.open("rb")
 
 
 def _idx_sha256(array: npt.NDArray[np.uint8]) -> str:

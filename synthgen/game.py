@@ -4,7 +4,8 @@ All randomness is stateless, a function of (seed, step), and all state is in ``v
 them goes on exactly as the unbroken one would.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -13,8 +14,10 @@ import tensorflow as tf
 
 from synthgen.fashion import NUM_CLASSES
 from synthgen.losses import LOSSES, gradient_penalty
-from synthgen.networks import build_discriminator, build_generator
+from synthgen.networks import bare, build_discriminator, build_generator
 from synthgen.recipe import Recipe
+
+Pixels = npt.NDArray[np.uint8]
 
 # The last word of a stateless seed keeps the streams of one step apart.
 _FORGED_FOR_DISCRIMINATOR, _FORGED_FOR_GENERATOR = 0, 1
@@ -66,16 +69,23 @@ class Game:
         optimizers = [self._generator_optimizer, self._discriminator_optimizer]
         return [variable for owner in (*models, *optimizers) for variable in owner.variables]
 
-    def discriminator_step(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], step: int) -> Outcome:
-        """Teach the discriminator on a batch of real images, (N, 28, 28) uint8, and as many forged ones."""
-        loss, accuracy = self._discriminator_graph(
-            tf.constant(images), tf.constant(labels), tf.constant(step, tf.int64)
-        )
-        return Outcome(float(loss), float(accuracy))
+    def discriminator_step(self, images: Pixels, labels: Pixels, step: int) -> Outcome:
+        """Teach the discriminator on a batch of real images and as many forged ones.
 
-    def generator_step(self, batch_size: int, step: int) -> Outcome:
-        """Teach the generator on a batch of its own images."""
-        loss, accuracy = self._generator_graph(tf.constant(batch_size), tf.constant(step, tf.int64))
+        Args:
+            images: uint8, shape (N, 28, 28).
+            labels: uint8, shape (N,).
+            step: the batch's number in the run; decides the noise.
+        """
+        return self._play(self._discriminator_graph, images, labels, step)
+
+    def generator_step(self, images: Pixels, labels: Pixels, step: int) -> Outcome:
+        """Teach the generator on as many of its own images; a paired loss compares them with the real ones."""
+        return self._play(self._generator_graph, images, labels, step)
+
+    @staticmethod
+    def _play(graph: Callable[..., Any], images: Pixels, labels: Pixels, step: int) -> Outcome:
+        loss, accuracy = graph(tf.constant(images), tf.constant(labels), tf.constant(step, tf.int64))
         return Outcome(float(loss), float(accuracy))
 
     def _adam(self, rate: float, steps: int) -> keras.optimizers.Optimizer:
@@ -85,53 +95,67 @@ class Game:
             schedule = _constant_then_linear(rate, steps)
         return keras.optimizers.Adam(schedule, beta_1=section.beta_1, beta_2=section.beta_2)
 
-    def _forge(self, count: tf.Tensor, step: tf.Tensor, stream: int) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Forged images with the discriminator's further input: their one-hot classes, if it takes any."""
+    def _forge(self, labels: tf.Tensor, step: tf.Tensor, stream: int) -> list[tf.Tensor]:
+        """As many forged images as there are labels, with their one-hot classes if the game has classes.
+
+        Of the same classes as the real images for a paired loss, else of classes drawn anew.
+        """
         seed = tf.stack([tf.constant(self._seed, tf.int64), step * _STREAMS + stream])
-        latent = self._recipe.latent
-        draw = tf.random.stateless_normal if latent.distribution == "gaussian" else tf.random.stateless_uniform
+        latent, count = self._recipe.latent, tf.shape(labels)[0]
+        normal = latent.distribution == "gaussian"
+        draw = tf.random.stateless_normal if normal else tf.random.stateless_uniform
         noise = draw([count, latent.size], seed)
         if not self._recipe.conditional:
-            return self.generator(noise, training=True), []
-        labels = tf.random.stateless_uniform(
-            [count], seed + tf.constant([1 << 32, 0], tf.int64), 0, NUM_CLASSES, tf.int32
-        )
-        one_hot = tf.one_hot(labels, NUM_CLASSES)
-        return self.generator([noise, one_hot], training=True), [one_hot]
+            return [self.generator(noise, training=True)]
+        if not self._loss.paired:
+            label_seed = seed + tf.constant([1 << 32, 0], tf.int64)  # beyond any seed of the noise
+            labels = tf.random.stateless_uniform([count], label_seed, 0, NUM_CLASSES, tf.int32)
+        classes = tf.one_hot(labels, NUM_CLASSES)
+        return [self.generator([noise, classes], training=True), classes]
+
+    def _real(self, pixels: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
+        """Real images scaled to [0, 1], with their one-hot classes if the game has classes."""
+        images = tf.cast(pixels[..., tf.newaxis], tf.float32) / 255.0
+        return [images, tf.one_hot(labels, NUM_CLASSES)] if self._recipe.conditional else [images]
 
     def _discriminator_step(self, pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.shape(pixels)[0]
-        real = tf.cast(pixels[..., tf.newaxis], tf.float32) / 255.0
-        forged, forged_classes = self._forge(count, step, _FORGED_FOR_DISCRIMINATOR)
-        classes = [tf.one_hot(labels, NUM_CLASSES)] if self._recipe.conditional else []
-        both = [tf.concat(pair, axis=0) for pair in zip([real, *classes], [forged, *forged_classes], strict=True)]
+        real = self._real(pixels, labels)
+        forged = self._forge(labels, step, _FORGED_FOR_DISCRIMINATOR)
+        both = [tf.concat(pair, axis=0) for pair in zip(real, forged, strict=True)]
         with tf.GradientTape() as tape:
-            logits = self.discriminator(_unlist(both), training=True)
+            logits = self._discriminate(both, training=True)
             adversarial = self._loss.discriminator(logits[:count], logits[count:])
-            loss = adversarial + self._penalty(real, classes, step)
+            loss = adversarial + self._penalty(both if self._loss.paired else real, step)
         self._update(tape, loss, self.discriminator, self._discriminator_optimizer)
         correct = tf.concat([logits[:count] > 0, logits[count:] <= 0], axis=0)
         return adversarial, tf.reduce_mean(tf.cast(correct, tf.float32))
 
-    def _penalty(self, real: tf.Tensor, classes: list[tf.Tensor], step: tf.Tensor) -> tf.Tensor:
-        """The gradient penalty, on every n-th step with n times the weight ("lazy": StyleGAN2, appendix B)."""
+    def _penalty(self, inputs: list[tf.Tensor], step: tf.Tensor) -> tf.Tensor:
+        """The gradient penalty, on every n-th step with n times the weight.
+
+        "Lazy regularisation": Karras et al. 2020, StyleGAN2 (arXiv:1912.04958, section 3.1).
+        """
         section = self._recipe.training
         if not section.gradient_penalty:
             return 0.0
-        weight = section.gradient_penalty / 2 * section.gradient_penalty_interval
+        images, *classes = inputs
+        kinds = 2 if self._loss.paired else 1  # real and forged each bring their own mean
+        weight = kinds * section.gradient_penalty / 2 * section.gradient_penalty_interval
 
         def penalised() -> tf.Tensor:
-            return weight * gradient_penalty(
-                lambda images: self.discriminator(_unlist([images, *classes]), training=True), real
-            )
+            return weight * gradient_penalty(lambda seen: self._discriminate([seen, *classes], training=True), images)
 
         return tf.cond(step % section.gradient_penalty_interval == 0, penalised, lambda: 0.0)
 
-    def _generator_step(self, count: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _generator_step(self, pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        real_logits = tf.zeros([0, 1])
+        if self._loss.paired:
+            real_logits = self._discriminate(self._real(pixels, labels), training=False)
         with tf.GradientTape() as tape:
-            forged, classes = self._forge(count, step, _FORGED_FOR_GENERATOR)
-            logits = self.discriminator(_unlist([forged, *classes]), training=False)
-            loss = self._loss.generator(logits)
+            forged = self._forge(labels, step, _FORGED_FOR_GENERATOR)
+            logits = self._discriminate(forged, training=False)
+            loss = self._loss.generator(real_logits, logits)
         self._update(tape, loss, self.generator, self._generator_optimizer)
         if self._averaged is not None:
             rate = 1.0 - self._recipe.training.ema_decay
@@ -139,17 +163,15 @@ class Game:
                 average.assign_add((weight - average) * rate)
         return loss, tf.reduce_mean(tf.cast(logits > 0, tf.float32))
 
+    def _discriminate(self, inputs: list[tf.Tensor], *, training: bool) -> tf.Tensor:
+        return self.discriminator(bare(inputs), training=training)
+
     @staticmethod
     def _update(
         tape: tf.GradientTape, loss: tf.Tensor, model: keras.Model, optimizer: keras.optimizers.Optimizer
     ) -> None:
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
-
-
-def _unlist(inputs: list[tf.Tensor]) -> tf.Tensor | list[tf.Tensor]:
-    """Keras wants a lone input bare."""
-    return inputs[0] if len(inputs) == 1 else inputs
 
 
 def _constant_then_linear(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -51,7 +51,7 @@ def build_generator(recipe: Recipe) -> keras.Model:
         )
         hidden = _normalised(hidden) if section.batch_norm else layers.LeakyReLU(_LEAKY_SLOPE)(hidden)
     image = layers.Conv2DTranspose(1, 3, padding="same", activation="sigmoid")(hidden)
-    return keras.Model(inputs, image, name="generator")
+    return keras.Model(bare(inputs), image, name="generator")
 
 
 def build_discriminator(recipe: Recipe) -> keras.Model:
@@ -66,8 +66,8 @@ def build_discriminator(recipe: Recipe) -> keras.Model:
     wrap: Callable[[keras.Layer], keras.Layer] = layers.SpectralNormalization if section.spectral_norm else _as_is
     image = layers.Input(_IMAGE_SHAPE, name="image")
     inputs, hidden = [image], image
-    for filters, strides in zip(section.filters, section.strides, strict=True):
-        hidden = wrap(layers.Conv2D(filters, section.kernel_size, strides=strides, padding="same"))(hidden)
+    for filters, strides, size in zip(section.filters, section.strides, section.kernel_sizes, strict=True):
+        hidden = wrap(layers.Conv2D(filters, size, strides=strides, padding="same"))(hidden)
         hidden = _activation(section.activation)(hidden)
     hidden = layers.Flatten()(hidden)
     if section.dense_units:
@@ -82,7 +82,7 @@ def build_discriminator(recipe: Recipe) -> keras.Model:
         features = wrap(layers.Dense(section.projection_size))(hidden)
         direction = wrap(layers.Dense(section.projection_size, use_bias=False))(class_one_hot)
         logit = layers.Add()([logit, layers.Dot(axes=1)([features, direction])])
-    return keras.Model(inputs, logit, name="discriminator")
+    return keras.Model(bare(inputs), logit, name="discriminator")
 
 
 def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callable[..., npt.NDArray[np.uint8]]:
@@ -108,6 +108,11 @@ def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callab
         return to_pixels(generator([noise, tf.one_hot(labels, NUM_CLASSES)], training=False))
 
     return lambda noise, labels: _as_array(draw_class(noise, labels))
+
+
+def bare(inputs: list[Any]) -> Any:
+    """A list of inputs as Keras wants it: a lone one without its list."""
+    return inputs[0] if len(inputs) == 1 else inputs
 
 
 def _as_array(tensor: tf.Tensor) -> npt.NDArray[np.uint8]:

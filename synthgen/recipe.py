@@ -74,7 +74,7 @@ class DiscriminatorSection(_Section):
 
     filters: tuple[int, ...] = _between(1, 1024)
     strides: tuple[int, ...] = _between(1, 2)
-    kernel_size: int = _between(1, 7, default=3)
+    kernel_sizes: tuple[int, ...] = _between(1, 7)
     activation: str = _one_of("relu", "leaky_relu", default="leaky_relu")
     dense_units: int = _between(0, 4096, default=0)
     dropout: float = _between(0.0, 0.95, default=0.0)
@@ -83,17 +83,17 @@ class DiscriminatorSection(_Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.filters or len(self.strides) != len(self.filters):
-            raise RecipeError(
-                f"strides = {list(self.strides)}: expected one for each of the {len(self.filters)} filters"
-            )
+        for name in ("strides", "kernel_sizes"):
+            values = getattr(self, name)
+            if not self.filters or len(values) != len(self.filters):
+                raise RecipeError(f"{name} = {list(values)}: expected one for each of the {len(self.filters)} filters")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSection(_Section):
     """The game and its optimisers."""
 
-    loss: str = _one_of("binary_cross_entropy", "hinge")
+    loss: str = _one_of("binary_cross_entropy", "hinge", "relativistic")
     epochs: int = _between(1, 100_000)
     batch_size: int = _between(2, 8192, default=64)
     discriminator_steps: int = _between(1, 100, default=1)  # per generator step
@@ -101,7 +101,7 @@ class TrainingSection(_Section):
     discriminator_learning_rate: float = _between(1e-8, 1.0)
     beta_1: float = _between(0.0, 0.9999, default=0.5)
     beta_2: float = _between(0.0, 0.99999, default=0.999)
-    gradient_penalty: float = _between(0.0, 1000.0, default=0.0)  # weight γ of R1; 0: none
+    gradient_penalty: float = _between(0.0, 1000.0, default=0.0)  # weight γ; 0: none
     gradient_penalty_interval: int = _between(1, 1000, default=1)  # on every n-th step, n times as strong
     ema_decay: float = _between(0.0, 0.99999, default=0.0)  # of the generator's weights; 0: no averaging
     learning_rate_decay: bool = False  # both rates fall linearly to zero over the second half of the run

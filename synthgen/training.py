@@ -210,10 +210,11 @@ class _Run:
         began = time.monotonic()
         chosen = next(self._batches)
         data, section = self.plan.data, self.plan.recipe.training
-        outcome = self.game.discriminator_step(data.images[chosen], data.labels[chosen], self.step)
+        images, labels = data.images[chosen], data.labels[chosen]
+        outcome = self.game.discriminator_step(images, labels, self.step)
         figures = {"discriminator_loss": outcome.loss, "discriminator_accuracy": outcome.accuracy}
         if (self.step + 1) % section.discriminator_steps == 0:
-            outcome = self.game.generator_step(section.batch_size, self.step)
+            outcome = self.game.generator_step(images, labels, self.step)
             figures |= {"generator_loss": outcome.loss, "generator_accuracy": outcome.accuracy}
         self.step += 1
         for name, value in figures.items():

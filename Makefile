@@ -1,0 +1,46 @@
+# Every target builds what it needs; CI calls only these. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= dataset
+COUNT ?= 60000
+FORMAT ?= tfrecord
+
+.DEFAULT_GOAL := help
+.PHONY: help install dataset test lint format bench build clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/installed ## Make the environment in .venv
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+dataset: install ## Export 60,000 labelled images from the shipped checkpoint and verify them (OUT, COUNT, FORMAT)
+	$(BIN)/synthgen export --count $(COUNT) --format $(FORMAT) --out $(OUT)
+	$(BIN)/synthgen verify $(OUT) --regenerate 256
+
+test: install ## Run the tests
+	$(BIN)/python -m pytest -q
+
+lint: install ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## Put the code into its style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## Measure what the README states: usefulness, and speed of export and verification
+	$(BIN)/python benchmarks/utility.py
+	$(BIN)/python benchmarks/speed.py
+
+build: install ## Build the wheel and the source archive into dist/
+	$(BIN)/python -m build --outdir dist
+
+clean: ## Remove the environment and what was built
+	rm -rf $(VENV) dist build

@@ -1,0 +1,78 @@
+"""Fixtures, named for the state they give. Everything runs on a tiny real sample of Fashion-MNIST."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from synthgen.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from synthgen.generation import generate, plan_export
+from synthgen.manifest import Manifest
+from synthgen.recipe import Recipe, load_recipe
+from synthgen.statement import no_guarantee
+
+DATA = Path(__file__).parent / "data"
+SAMPLE = ["data.official=false"]  # the tiny sample is real, but not the official 70,000
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> Recipe:
+    return load_recipe("smoke", SAMPLE)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """An untrained conditional generator."""
+    return _untrained(tiny_recipe, tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def unlabelled_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """An untrained unconditional generator."""
+    sizes = ["generator.stem_filters=4", "generator.filters=[4, 4]", "latent.size=8"]
+    return _untrained(load_recipe("notebook", sizes), tmp_path_factory.mktemp("checkpoint") / "unlabelled")
+
+
+def _untrained(recipe: Recipe, path: Path) -> Checkpoint:
+    import keras
+
+    from synthgen.networks import build_generator
+
+    keras.utils.set_random_seed(1)
+    return save_checkpoint(path, build_generator(recipe), recipe, no_guarantee("nothing: untrained"), {})
+
+
+@pytest.fixture
+def export(tiny_checkpoint: Checkpoint) -> Callable[..., Manifest]:
+    """Export a set from the tiny checkpoint: ``export(out, count=…, file_format=…)``."""
+
+    def export_set(out: Path, *, checkpoint: Checkpoint = tiny_checkpoint, resume: bool = False, **request) -> Manifest:
+        request = {"count": 600, "file_format": "npz", **request}
+        plan = plan_export(checkpoint, **request)
+        return generate(checkpoint, plan, out, resume=resume, allow_unprotected=True)
+
+    return export_set
+
+
+@pytest.fixture
+def synthgen(tmp_path: Path) -> Run:
+    """Run the command line in a process of its own, in an empty folder."""
+
+    def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "synthgen", *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def reloaded(tiny_checkpoint: Checkpoint) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint.path)
