@@ -9,6 +9,7 @@ Its identity is a SHA-256 over the architecture and the weights themselves, what
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,10 @@ class Checkpoint:
 
         model = build_generator(self.recipe)
         try:
-            model.load_weights(self.path / WEIGHTS_NAME)
-        except (ValueError, KeyError, OSError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # Keras only warns where it leaves a layer at random
+                model.load_weights(self.path / WEIGHTS_NAME)
+        except (ValueError, KeyError, OSError, UserWarning) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {reason}") from error
         return model

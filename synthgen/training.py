@@ -5,11 +5,13 @@ state is saved whole at the end of every epoch and on request, so that a resumed
 unbroken one.
 """
 
+import contextlib
 import csv
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -255,9 +257,8 @@ class _Run:
             "counts": self._counts,
             "seconds": self._seconds,
         }
-        arrays = {f"v{i:05d}": np.asarray(v.value) for i, v in enumerate(self.game.variables())}
         with publish(self.out / STATE_NAME) as partial, partial.open("wb") as stream:
-            np.savez(stream, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+            np.savez(stream, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **self.game.state())  # type: ignore[arg-type]
         _write_metrics(self.out / METRICS_NAME, self.history)
 
     def restore(self) -> None:
@@ -271,9 +272,8 @@ class _Run:
         different = [name for name, value in wanted.items() if header[name] != value]
         if different:
             raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
-        with np.load(self.out / STATE_NAME, allow_pickle=False) as state:
-            for i, variable in enumerate(self.game.variables()):
-                variable.assign(state[f"v{i:05d}"])
+        with _open_state(self.out) as state:
+            self.game.restore(state)
         self.step = header["step"]
         self.history = [EpochSummary(**summary) for summary in header["history"]]
         self._sums, self._counts, self._seconds = header["sums"], header["counts"], header["seconds"]
@@ -372,15 +372,22 @@ def _check_folder(out: Path, resume: bool) -> None:
 
 
 def _read_state_header(out: Path) -> dict[str, Any]:
+    with _open_state(out) as state:
+        header: dict[str, Any] = json.loads(state["header"].tobytes())
+    return header
+
+
+@contextlib.contextmanager
+def _open_state(out: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """The saved state as named arrays; whatever goes wrong with it becomes one line."""
     path = out / STATE_NAME
     if not path.is_file():
         raise UsageError(f"{out}: nothing to resume here; expected a {STATE_NAME}")
     try:
         with np.load(path, allow_pickle=False) as state:
-            header: dict[str, Any] = json.loads(state["header"].tobytes())
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise TrainingError(f"{path}: cannot be resumed from: {error}") from error
-    return header
+            yield state
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise TrainingError(f"{path}: cannot be resumed from: {error}; start anew in another --out") from error
 
 
 def _write_metrics(path: Path, history: list[EpochSummary]) -> None:

@@ -30,7 +30,7 @@ def test_a_checkpoint_survives_the_disk(tiny_checkpoint):
     loaded = load_checkpoint(tiny_checkpoint.path)
     assert loaded == tiny_checkpoint
     for before, after in zip(tiny_checkpoint.generator().weights, loaded.generator().weights, strict=True):
-        np.testing.assert_array_equal(before, after)
+        np.testing.assert_array_equal(before.numpy(), after.numpy())
 
 
 def test_the_identity_is_over_the_arrays_not_the_file(tiny_checkpoint, tmp_path):

@@ -38,7 +38,7 @@ def test_help_and_version_answer_without_tensorflow(synthgen):
     ("arguments", "exit_code", "words"),
     [
         (["export", "--count", "0"], 2, "count 0 is too small"),
-        (["export", "--count", "many"], 2, "'many' is not a valid"),
+        (["export", "--count", "many"], 2, "Invalid value for '--count'"),
         (["export", "--format", "jpeg"], 2, "format 'jpeg': expected one of"),
         (["export", "--checkpoint", "nowhere"], 1, "no checkpoint 'nowhere'"),
         (["train", "--recipe", "nowhere"], 2, "no recipe 'nowhere': choose one of"),
