@@ -6,6 +6,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from synthgen.cli import app
+from synthgen.verification import verify
 
 COMMANDS = ["train", "export", "verify", "preview", "info", "recipes", "data"]
 
@@ -111,3 +112,23 @@ def test_dry_run_writes_nothing(synthgen, tmp_path):
     assert result.returncode == 0
     assert "500 real images, 2 epochs of 8 batches" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "hdf5", "png", "idx", "npz"])
+def test_a_full_disk_is_one_line_and_can_be_resumed(synthgen, export, tiny_checkpoint, tmp_path, file_format: str):
+    """A limit on the size of files stands in for a full disk: the system refuses the write alike."""
+    import resource
+
+    def no_file_above_20_kb() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    arguments = ["export", "--checkpoint", tiny_checkpoint.path, "--count", 600, "--format", file_format]
+    arguments += ["--out", "set", "--allow-unprotected"]
+    result = synthgen(*arguments, preexec_fn=no_file_above_20_kb)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "cannot be written" in result.stderr.splitlines()[-1]
+    assert "--resume" in result.stderr.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "set").iterdir()] == [".synthgen"]
+    export(tmp_path / "set", file_format=file_format, resume=True)
+    assert verify(tmp_path / "set").sound
