@@ -8,8 +8,8 @@ import numpy.typing as npt
 from synthgen.checkpoint import Checkpoint, load_checkpoint
 from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
-from synthgen.generation import block_sampler
 from synthgen.manifest import MANIFEST_NAME, Manifest, load_manifest
+from synthgen.sampling import block_sampler
 from synthgen.shards import LabelRule
 from synthgen.verification import read_set
 

@@ -5,13 +5,10 @@ state is saved whole at the end of every epoch and on request, so that a resumed
 unbroken one.
 """
 
-import contextlib
 import csv
-import json
 import math
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +26,11 @@ from synthgen.pictures import save_contact_sheet
 from synthgen.recipe import Recipe
 from synthgen.shards import BLOCK_IMAGES, LabelRule, latents
 from synthgen.statement import no_guarantee
+from synthgen.training_state import STATE_NAME, open_state, read_header, write_state
 
 if TYPE_CHECKING:
     from synthgen.game import Game
 
-STATE_NAME = "training-state.npz"
 METRICS_NAME = "metrics.csv"
 MAX_TRAINING_SEED = (1 << 32) - 1
 _NO_SIGNAL_LOSS = 1e-4  # a discriminator this sure of itself gives the generator nothing to learn from
@@ -162,7 +159,7 @@ def resumable_recipe(out: Path) -> tuple[Recipe, int]:
     Raises:
         UsageError: there is none.
     """
-    state = _read_state_header(out)
+    state = read_header(out)
     return Recipe.from_dict(state["recipe"]), int(state["seed"])
 
 
@@ -257,13 +254,12 @@ class _Run:
             "counts": self._counts,
             "seconds": self._seconds,
         }
-        with publish(self.out / STATE_NAME) as partial, partial.open("wb") as stream:
-            np.savez(stream, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **self.game.state())  # type: ignore[arg-type]
+        write_state(self.out, header, self.game.state())
         _write_metrics(self.out / METRICS_NAME, self.history)
 
     def restore(self) -> None:
         """Take up the saved state of the same recipe, seed and data."""
-        header = _read_state_header(self.out)
+        header = read_header(self.out)
         wanted = {
             "recipe": self.plan.recipe.to_dict(),
             "seed": self.plan.seed,
@@ -272,7 +268,7 @@ class _Run:
         different = [name for name, value in wanted.items() if header[name] != value]
         if different:
             raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
-        with _open_state(self.out) as state:
+        with open_state(self.out) as state:
             self.game.restore(state)
         self.step = header["step"]
         self.history = [EpochSummary(**summary) for summary in header["history"]]
@@ -369,25 +365,6 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise UsageError(f"{out}: holds an interrupted run; go on with --resume or choose another --out")
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is not empty; choose a new folder with --out")
-
-
-def _read_state_header(out: Path) -> dict[str, Any]:
-    with _open_state(out) as state:
-        header: dict[str, Any] = json.loads(state["header"].tobytes())
-    return header
-
-
-@contextlib.contextmanager
-def _open_state(out: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
-    """The saved state as named arrays; whatever goes wrong with it becomes one line."""
-    path = out / STATE_NAME
-    if not path.is_file():
-        raise UsageError(f"{out}: nothing to resume here; expected a {STATE_NAME}")
-    try:
-        with np.load(path, allow_pickle=False) as state:
-            yield state
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise TrainingError(f"{path}: cannot be resumed from: {error}; start anew in another --out") from error
 
 
 def _write_metrics(path: Path, history: list[EpochSummary]) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 
 from synthgen.batch import Batch, SetDigest, join_block_digests
 from synthgen.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
+from synthgen.claim import WORK_FOLDER
 from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.files import sha256_of_file
-from synthgen.generation import WORK_FOLDER, block_sampler
 from synthgen.manifest import MANIFEST_NAME, FileRecord, Manifest, ShardRecord, load_manifest
 from synthgen.readers import READERS, read_listing, read_shard
+from synthgen.sampling import block_sampler
 from synthgen.shards import BLOCK_IMAGES, LabelRule
 
 Progress = Callable[[int], None]

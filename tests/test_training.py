@@ -10,7 +10,8 @@ from conftest import DATA, SAMPLE
 
 from synthgen.errors import DataError, Interrupted, TrainingError, UsageError
 from synthgen.recipe import load_recipe
-from synthgen.training import STATE_NAME, epoch_order, plan_training, resumable_recipe, train
+from synthgen.training import epoch_order, plan_training, resumable_recipe, train
+from synthgen.training_state import STATE_NAME
 
 
 @pytest.fixture(scope="module")
