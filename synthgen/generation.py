@@ -17,6 +17,7 @@ from synthgen.environment import made_with
 from synthgen.errors import ExportError, UsageError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.files import flush_all, flush_to_disk, write_json
+from synthgen.integrity import shard_problems
 from synthgen.manifest import (
     MANIFEST_NAME,
     CheckpointRecord,
@@ -151,7 +152,7 @@ def _job_document(checkpoint: Checkpoint, export: Export) -> dict[str, Any]:
 def _write_shards(checkpoint: Checkpoint, export: Export, out: Path, progress: Progress) -> list[dict[str, Any]]:
     records = []
     for shard in export.plan:
-        record = _finished_record(out, shard)
+        record = _finished_record(out, export.file_format, shard)
         if record is None:
             record = _write_shard(checkpoint, export, shard, out, progress)
         else:
@@ -209,17 +210,14 @@ def _record_path(out: Path, shard: Shard) -> Path:
     return out / WORK_FOLDER / f"shard-{shard.index:05d}.json"
 
 
-def _finished_record(out: Path, shard: Shard) -> dict[str, Any] | None:
+def _finished_record(out: Path, file_format: str, shard: Shard) -> dict[str, Any] | None:
     """The record of a shard that an earlier run finished, if its files are still what it wrote."""
     path = _record_path(out, shard)
     if not path.exists():
         return None
     record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    try:
-        intact = all(FileRecord.of(out, file["name"]) == FileRecord(**file) for file in record["files"])
-    except OSError:
-        intact = False
-    return record if intact else None
+    files = [FileRecord(**file) for file in record["files"]]
+    return None if shard_problems(out, file_format, files) else record
 
 
 def _finish(checkpoint: Checkpoint, export: Export, out: Path, records: list[dict[str, Any]]) -> Manifest:

@@ -22,7 +22,7 @@ from synthgen.batch import Batch
 from synthgen.datasets import IDX_PREFIX, idx_header
 from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, class_folder
-from synthgen.files import sha256_of_bytes
+from synthgen.files import publish, sha256_of_bytes
 from synthgen.shards import Shard
 
 DATASET_NAME = "fashion_mnist_synth"
@@ -314,7 +314,8 @@ def write_sidecars(
     if labelled:
         documents["label.labels.txt"] = "\n".join(CLASS_NAMES)
     for name, text in documents.items():
-        (folder / name).write_text(text + "\n", "utf-8")
+        with publish(folder / name) as partial:
+            partial.write_text(text + "\n", "utf-8")
     return list(documents)
 
 

@@ -172,15 +172,17 @@ def test_a_resumed_export_equals_an_unbroken_one(export, tmp_path, monkeypatch, 
     assert verify(tmp_path / "broken").sound
 
 
-def test_a_finished_shard_that_was_altered_is_drawn_again(export, tmp_path, monkeypatch):
-    request = {"count": 2000, "shards": 4}
+@pytest.mark.parametrize(("file_format", "spoilt"), [("npz", "train-00000-of-00004.npz"), ("png", "train/**/*7.png")])
+def test_a_finished_shard_that_was_altered_is_drawn_again(export, tmp_path, monkeypatch, file_format: str, spoilt: str):
+    request = {"count": 2000, "shards": 4, "file_format": file_format}
     whole = export(tmp_path / "whole", **request)
     _interrupt_after(monkeypatch, images=1100)
     with pytest.raises(KeyboardInterrupt):
         export(tmp_path / "broken", **request)
     monkeypatch.undo()
-    (tmp_path / "broken" / "train-00000-of-00004.npz").write_bytes(b"garbage")
+    next((tmp_path / "broken").glob(spoilt)).write_bytes(b"garbage")
     assert export(tmp_path / "broken", resume=True, **request) == whole
+    assert verify(tmp_path / "broken").sound
 
 
 def test_sigkill_then_resume_gives_the_digest_of_an_unbroken_export(synthgen, tiny_checkpoint, export, tmp_path):

@@ -15,7 +15,7 @@ LAYERS = [
     {"batch", "recipe", "pictures"},
     {"manifest", "datasets", "networks", "losses", "training_state"},
     {"writers", "readers", "game", "checkpoint", "claim"},
-    {"training", "sampling"},
+    {"training", "sampling", "integrity"},
     {"generation"},
     {"verification"},
     {"inspection"},

@@ -119,6 +119,12 @@ def test_a_spoilt_state_is_one_line(plan, tmp_path, garbage: bytes):
         train(plan, tmp_path, resume=True)
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="cannot be written"):
+        train(plan, tmp_path / "file" / "run")
+
+
 def test_a_collapsed_generator_stops(plan, tmp_path, monkeypatch):
     monkeypatch.setattr("synthgen.training.sample_drawer", lambda g, r: lambda: np.zeros((100, 28, 28), np.uint8))
     with pytest.raises(TrainingError, match="the generator collapsed in epoch 1"):
