@@ -16,9 +16,14 @@ def test_a_published_file_appears_whole(tmp_path):
 
 def test_a_failure_leaves_the_old_content_and_no_litter(tmp_path):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(ZeroDivisionError), publish(tmp_path / "file") as partial:
-        partial.write_text("half")
-        raise ZeroDivisionError
+
+    def fail_halfway() -> None:
+        with publish(tmp_path / "file") as partial:
+            partial.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
     assert (tmp_path / "file").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 
