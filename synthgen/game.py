@@ -65,7 +65,7 @@ class Game:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything that changes in a game, as arrays under names that sort in a fixed order."""
-        return {f"v{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self._variables())}
+        return {f"v{i:05d}": v.value.numpy() for i, v in enumerate(self._variables())}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take up a ``state``; raises KeyError or ValueError when it is not that of such a game."""
