@@ -249,7 +249,7 @@ def _seen_by_reference(subject: Subject, reference: "keras.Model") -> tuple[Reco
     """Labels and features as the reference classifier sees them; and what it answers on the real test images."""
     from synthgen.reference import view
 
-    def show(what: str, images: Images) -> Views:
+    def show(what: str, images: Images) -> "Views":
         return view(reference, images, lambda done, of: subject.progress(f"features of {what}", done, of))
 
     most = subject.effort.viewed_images

@@ -53,7 +53,7 @@ def load_reference(path: Path = REFERENCE_PATH, sha256: str = REFERENCE_SHA256) 
         weights = [arrays[name] for name in sorted(arrays.files)]
     model = small_cnn()
     model.set_weights(weights)
-    return keras.Model(model.inputs, [model.layers[_HIDDEN_LAYER].output, model.output])
+    return keras.Model(model.inputs, [model.layers[_HIDDEN_LAYER].output, model.layers[-1].output])
 
 
 def save_reference(path: Path, model: keras.Model) -> str:

@@ -45,6 +45,32 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         partial.write_text(page, "utf-8")
 
 
+def summary(evaluation: Evaluation) -> list[str]:
+    """The numbers that matter most, as the lines of a small table."""
+    found = evaluation.memorisation
+    ours, theirs = _figures(evaluation.fidelity, "synthetic"), _figures(evaluation.fidelity, "real")
+    rows: list[Sequence[str]] = [("", "this set", "real images", "")]
+    rows += [
+        (f"test accuracy after training, {u.classifier}", _with_spread(u.synthetic), _with_spread(u.real),
+         f"ratio {u.ratio:.3f}") for u in evaluation.utility
+    ]  # fmt: skip
+    if evaluation.recognition.synthetic:
+        right, real = evaluation.recognition.synthetic.mean, evaluation.recognition.real.mean
+        rows.append(("labels confirmed by a classifier of real ones", _percent(right), _percent(real), ""))
+    rows += [(name, ours[key], theirs[key], reading) for key, name, reading, _ in _FIDELITY_ROWS]
+    if evaluation.inception:
+        comparison = evaluation.inception
+        frechet = [_number(side.frechet, 2) for side in (comparison.synthetic, comparison.real)]
+        rows.append(("Fréchet distance in Inception's features", *frechet, "lower is better"))
+    near = (found.synthetic.nearer_to_training, found.real.nearer_to_training)
+    rows.append(("nearer to training than to test images", *map(_percent, near), "50 % if nothing is memorised"))
+    copies = (found.synthetic.near_copies, found.real.near_copies)
+    rows.append(("near copies of training images", *(_percent(share, 2) for share in copies), ""))
+    if found.repetition:
+        rows.append(("near duplicates inside the set", _percent(found.repetition.near_duplicates, 2), "", ""))
+    return [f"{name:<48}{a:>16}{b:>16}  {word}".rstrip() for name, a, b, word in rows]
+
+
 def render_report(evaluation: Evaluation) -> str:
     """The whole page."""
     sections = [
@@ -248,12 +274,12 @@ def _memorisation(evaluation: Evaluation) -> str:
         + _pairs(
             "The images nearest to a training image",
             "synthetic, training",
-            pairs.synthetic,
-            pairs.training,
-            pairs.training_rms,
+            zip(pairs.synthetic, pairs.training, pairs.training_rms, strict=True),
         )
         + _pairs(
-            "The images of the set nearest to each other", "both synthetic", pairs.one, pairs.other, pairs.set_rms
+            "The images of the set nearest to each other",
+            "both synthetic",
+            zip(pairs.one, pairs.other, pairs.set_rms, strict=True),
         ),
     )
 
