@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-_WIDTH = 720  # units of every chart; the page scales it
-_LABEL_WIDTH, _VALUE_WIDTH, _ROW_HEIGHT = 150, 120, 30
+_WIDTH = 1_000  # units of every chart; the page scales it
+_LABEL_WIDTH, _VALUE_WIDTH, _ROW_HEIGHT = 170, 130, 28
 
 
 def dumbbells(

@@ -335,12 +335,16 @@ def _facts_list(facts: Iterable[tuple[str, str]]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "", text_from: int = 99) -> str:
     """A table whose first column heads its rows; columns from ``text_from`` on hold words, the others numbers."""
 
+    kinds = [' class="text"' if i >= text_from else "" for i in range(len(head))]
+
     def cells(row: Sequence[str]) -> Iterator[str]:
         for i, value in enumerate(row):
-            kind = ' class="text"' if i >= text_from else ""
-            yield f'<th scope="row">{escape(value)}</th>' if i == 0 else f"<td{kind}>{escape(value)}</td>"
+            yield f'<th scope="row">{escape(value)}</th>' if i == 0 else f"<td{kinds[i]}>{escape(value)}</td>"
 
-    titles = "".join(f'<th scope="col">{escape(title)}</th>' if title else "<td></td>" for title in head)
+    titles = "".join(
+        f'<th scope="col"{kind}>{escape(title)}</th>' if title else "<td></td>"
+        for title, kind in zip(head, kinds, strict=True)
+    )
     body = "".join(f"<tr>{''.join(cells(row))}</tr>" for row in rows)
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
     return f'<div class="wide"><table>{above}<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
