@@ -274,7 +274,7 @@ def _seen_by_reference(subject: Subject, reference: "keras.Model") -> tuple[Reco
 
 
 def _utility(subject: Subject, labels: Labels, answers_of_reference: Labels) -> tuple[Usefulness, ...]:
-    from synthgen.classifiers import SMALL_CNN, TRAINERS
+    from synthgen.classifiers import BATCH, SMALL_CNN, TRAINERS
 
     effort, most = subject.effort, subject.effort.training_images
     synthetic = Examples(subject.images[:most], labels[:most])
@@ -290,7 +290,7 @@ def _utility(subject: Subject, labels: Labels, answers_of_reference: Labels) -> 
             real,
             Examples(subject.test.images, subject.test.labels),
             seeds=subject.seeds,
-            epochs=effort.epochs,
+            epochs=effort.epochs_for(len(synthetic.images), BATCH),
             known_ceiling=answers_of_reference if is_reference and name == SMALL_CNN else None,
             progress=subject.progress,
         )

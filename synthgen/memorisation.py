@@ -113,7 +113,7 @@ def measure_memorisation(
     test: Images,
     *,
     most: int = 60_000,
-    pairs: int = 20,
+    pairs: int = 18,
     progress: Progress = lambda stage, done, of: None,
 ) -> tuple[Memorisation, ClosestPairs]:
     """Compare a set with the training images, the test images and itself, exactly.

@@ -127,11 +127,11 @@ def _cards(evaluation: Evaluation) -> str:
 
 
 def _card(name: str, figure: str, text: str, share: float | None = None, mark: float | None = None) -> str:
-    meter = ""
+    words, meter = escape(text).replace(" %", "&nbsp;%"), ""
     if share is not None:
         tick = "" if mark is None else f'<u style="left:{100 * mark:.1f}%"></u>'
         meter = f'<div class="meter" aria-hidden="true"><b style="width:{100 * share:.1f}%"></b>{tick}</div>'
-    return f'<div class="card"><h2>{name}</h2><p class="figure">{figure}</p>{meter}<p>{escape(text)}</p></div>'
+    return f'<div class="card"><h2>{name}</h2><p class="figure">{figure}</p>{meter}<p>{words}</p></div>'
 
 
 def _samples(evaluation: Evaluation) -> str:

@@ -24,6 +24,8 @@ class Effort:
     Attributes:
         images: most images of the set that are looked at.
         training_images, epochs: what the CNN is trained on, and how often it sees them.
+        least_steps: of training; a small set is seen more often until there are so many, lest the CNN, on the set
+            and on as few real images, be judged half-trained.
         classical: whether to train the classifiers of scikit-learn too.
         viewed_images: most images of the set, and most real training images, shown to the reference classifier.
         fidelity_images: most images compared with the real training images by their features.
@@ -34,17 +36,23 @@ class Effort:
     images: int = 60_000
     training_images: int = 60_000
     epochs: int = 6
+    least_steps: int = 300
     classical: bool = True
     viewed_images: int = 60_000
     fidelity_images: int = 10_000
     neighbour_images: int = 60_000
     inception_images: int = 10_000
 
+    def epochs_for(self, images: int, batch: int) -> int:
+        """How often ``images`` images are seen in training."""
+        return max(self.epochs, -(-self.least_steps // -(-images // batch)))
+
 
 FULL = Effort()
 QUICK = Effort(
     training_images=15_000,
     epochs=3,
+    least_steps=177,
     classical=False,
     viewed_images=10_000,
     fidelity_images=5_000,
