@@ -113,9 +113,12 @@ def train_small_cnn(
 
 def predicted_labels(model: keras.Model, images: Images) -> Labels:
     """The most likely class of each image: uint8, shape (N,)."""
-    logits = model.predict(images[..., None], _PREDICTION_BATCH, verbose=0)
-    predicted: Labels = np.asarray(logits).argmax(1).astype(np.uint8)
-    return predicted
+    labels = np.empty(len(images), np.uint8)
+    for first in range(0, len(images), _PREDICTION_BATCH):
+        piece = slice(first, first + _PREDICTION_BATCH)
+        # Called plainly, not through ``predict``, which would trace a graph for every model and size and warn of it.
+        labels[piece] = np.argmax(model(images[piece, ..., None], training=False), 1)
+    return labels
 
 
 class _Steps(keras.callbacks.Callback):  # type: ignore[misc]  # Keras's classes are untyped

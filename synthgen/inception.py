@@ -5,6 +5,7 @@ features are Inception-v3's last pooling, 2,048 numbers. Papers mostly use the g
 ``keras.applications.InceptionV3`` were trained anew and give somewhat different numbers.
 """
 
+import warnings
 from pathlib import Path
 
 import keras
@@ -29,12 +30,22 @@ def load_inception(weights: Path) -> keras.Model:
     """
     if not weights.is_file():
         raise EvaluationError(f"{weights}: no such file; expected weights of keras.applications.InceptionV3")
-    try:
-        model = keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
-        model.load_weights(weights)
-    except (ValueError, KeyError, OSError):
-        return _load_with_classifier(weights)
-    return model
+    reason = ""
+    for include_top in (False, True):
+        model = keras.applications.InceptionV3(include_top=include_top, weights=None, pooling="avg")
+        untrained = [kernel.copy() for kernel in _kernels(model)]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of layers that the file lacks; they are looked for below
+                model.load_weights(weights)
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).splitlines()[0][:200]
+            continue
+        # Keras passes over layers that it does not find; features of a half-loaded network would be nonsense.
+        if not any(np.array_equal(*pair) for pair in zip(untrained, _kernels(model), strict=True)):
+            return keras.Model(model.inputs[0], model.get_layer(_POOLING).output) if include_top else model
+        reason = "some of its layers are missing"
+    raise EvaluationError(f"{weights}: no weights of keras.applications.InceptionV3: {reason}")
 
 
 def inception_features(
@@ -44,7 +55,7 @@ def inception_features(
     features = np.empty((len(images), FEATURES), np.float32)
     for first in range(0, len(images), _BATCH):
         piece = slice(first, first + _BATCH)
-        features[piece] = model.predict_on_batch(_prepared(images[piece]))
+        features[piece] = model(_prepared(images[piece]), training=False)
         progress(min(piece.stop, len(images)), len(images))
     return features
 
@@ -55,11 +66,6 @@ def _prepared(images: npt.NDArray[np.uint8]) -> tf.Tensor:
     return tf.image.grayscale_to_rgb(grey) / 127.5 - 1.0
 
 
-def _load_with_classifier(weights: Path) -> keras.Model:
-    try:
-        model = keras.applications.InceptionV3(weights=None)
-        model.load_weights(weights)
-    except (ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise EvaluationError(f"{weights}: no weights of keras.applications.InceptionV3: {reason}") from error
-    return keras.Model(model.inputs, model.get_layer(_POOLING).output)
+def _kernels(model: keras.Model) -> list[npt.NDArray[np.float32]]:
+    """The convolutions' weights, random where nothing was loaded."""
+    return [np.asarray(w) for w in model.trainable_weights if w.name == "kernel" and len(w.shape) == 4]

@@ -53,7 +53,7 @@ def load_reference(path: Path = REFERENCE_PATH, sha256: str = REFERENCE_SHA256) 
         weights = [arrays[name] for name in sorted(arrays.files)]
     model = small_cnn()
     model.set_weights(weights)
-    return keras.Model(model.inputs, [model.layers[_HIDDEN_LAYER].output, model.layers[-1].output])
+    return keras.Model(model.inputs[0], [model.layers[_HIDDEN_LAYER].output, model.layers[-1].output])
 
 
 def save_reference(path: Path, model: keras.Model) -> str:
@@ -71,7 +71,7 @@ def view(reference: keras.Model, images: npt.NDArray[np.uint8], progress: Progre
     labels = np.empty(len(images), np.uint8)
     for first in range(0, len(images), _BATCH):
         piece = slice(first, first + _BATCH)
-        seen, logits = reference.predict_on_batch(images[piece, ..., None])
-        features[piece], labels[piece] = seen, np.asarray(logits).argmax(1)
+        seen, logits = reference(images[piece, ..., None], training=False)
+        features[piece], labels[piece] = seen, np.argmax(logits, 1)
         progress(min(piece.stop, len(images)), len(images))
     return Views(features=features, labels=labels)
