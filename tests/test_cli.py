@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from synthgen.cli import app
 
-COMMANDS = ["train", "export", "verify", "preview", "info", "recipes", "data"]
+COMMANDS = ["train", "export", "verify", "evaluate", "preview", "info", "recipes", "data"]
 
 
 def test_every_command_has_help_and_the_big_ones_examples():
@@ -47,6 +47,8 @@ def test_help_and_version_answer_without_tensorflow(synthgen):
         (["train", "--resume", "--out", "nowhere"], 2, "nothing to resume"),
         (["train", "--seed", "-1", "--recipe", "smoke", "--data", DATA], 2, "seed -1 is out of range"),
         (["verify", "nowhere"], 1, "no manifest.json here"),
+        (["evaluate", "nowhere"], 1, "no manifest.json here"),
+        (["evaluate", "nowhere", "--report", "no/folder/r.html"], 2, "there is no folder no/folder; make it first"),
         (["preview", "nowhere"], 1, "no checkpoint 'nowhere'"),
         (["info", "nowhere"], 1, "no checkpoint 'nowhere'"),
     ],
@@ -86,6 +88,20 @@ def test_from_training_to_a_verified_set(synthgen, tmp_path):
     spoilt = synthgen("verify", "set")
     assert spoilt.returncode == 1
     assert image.name in spoilt.stderr
+
+
+def test_evaluate_prints_a_table_and_writes_what_is_asked_for(synthgen, export, tmp_path):
+    export(tmp_path / "set", count=60)
+    options = ["--data", DATA, "--allow-unofficial", "--quick"]
+    result = synthgen("evaluate", "set", *options, "--report", "report.html", "--json", "evaluation.json")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0].split() == ["this", "set", "real", "images"]
+    assert "test accuracy after training, small CNN" in result.stdout
+    assert all(line.startswith(("note: ", "wrote ")) for line in result.stderr.splitlines())
+    utility = json.loads((tmp_path / "evaluation.json").read_text())["utility"]
+    assert utility[0]["synthetic"]["mean"] < utility[0]["real"]["mean"]  # the generator is untrained
+    assert "60 synthetic images, evaluated" in (tmp_path / "report.html").read_text()
+    assert synthgen("verify", "set").returncode == 0
 
 
 @pytest.mark.parametrize("source", ["checkpoint", "set"])

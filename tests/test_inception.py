@@ -19,8 +19,10 @@ def test_preprocessing_is_the_standard_one():
     assert prepared[0, 149, 0, 0] == pytest.approx(0, abs=0.1)  # interpolated, not repeated
 
 
-@pytest.mark.parametrize("name", ["inception.weights.h5", "inception_v3_weights_tf_dim_ordering_tf_kernels.h5"])
-@pytest.mark.parametrize("with_classifier", [False, True])
+@pytest.mark.parametrize(
+    ("name", "with_classifier"),
+    [("inception.weights.h5", False), ("inception_v3_weights_tf_dim_ordering_tf_kernels.h5", True)],
+)
 def test_weights_of_random_numbers_load_and_give_features(tmp_path, name: str, with_classifier: bool):
     """No real weights are at hand in tests; random ones in Keras's own files, new and old, prove the way."""
     keras.utils.set_random_seed(0)
