@@ -90,7 +90,8 @@ def histograms(
 
 def _svg(title: str, height: int, parts: Sequence[str]) -> str:
     spoken = escape(title)
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
+    picture = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
+    return f'<div class="wide">{picture}</div>'
 
 
 def _legend(names: tuple[str, str]) -> str:

@@ -26,7 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 _STYLE_SHEET = Path(__file__).parent / "report.css"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _GAP = 2  # pixels between images in a row
-_STRONG_SHARE = 0.55  # above it a cell of the confusion matrix is dark enough for light letters
+_STRONG_SHARE = 0.65  # above it a cell of the confusion matrix is dark enough for light letters
 
 _FIDELITY_ROWS = (  # (key, name, how to read it, source)
     ("frechet", "Fréchet distance", "lower is better", "Heusel et al. 2017"),
@@ -160,7 +160,7 @@ def _utility(evaluation: Evaluation) -> str:
     return _section(
         "Useful: train on synthetic, test on real",
         "Fixed classifiers, trained once on this set and once on as many real images, both tested on the real test "
-        "images, which nothing was trained on or chosen by.",
+        "images. Nothing was trained on those, and no choice was made by them.",
         dumbbells("Accuracy on real test images", bars, names=names)
         + table
         + f"<h3>Class by class, {escape(best.classifier)}</h3>"
