@@ -50,13 +50,13 @@ class Effort:
 
 FULL = Effort()
 QUICK = Effort(
-    training_images=15_000,
+    training_images=12_000,
     epochs=3,
-    least_steps=177,
+    least_steps=141,
     classical=False,
     viewed_images=10_000,
     fidelity_images=5_000,
-    neighbour_images=5_000,
+    neighbour_images=4_000,
     inception_images=2_500,
 )
 

@@ -59,5 +59,5 @@ def test_small_sets_are_seen_more_often():
     assert FULL.epochs_for(60_000, 256) == 6
     assert FULL.epochs_for(12_800, 256) == 6
     assert FULL.epochs_for(256, 256) == 300
-    assert QUICK.epochs_for(15_000, 256) == 3
-    assert QUICK.epochs_for(1, 256) == 177
+    assert QUICK.epochs_for(12_000, 256) == 3
+    assert QUICK.epochs_for(1, 256) == 141
