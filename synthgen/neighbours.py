@@ -69,10 +69,13 @@ def nearest(
         raise ValueError(f"{len(references)} images to compare with; expected at least {1 + others_only}")
     rows = _centred(references)
     norms = np.einsum("ij,ij->i", rows, rows)  # at most 784 · 128²: exact
-    indices = np.empty(len(queries), np.int64)
-    for block in _blocks(len(queries), _QUERY_BLOCK):
-        indices[block] = _nearest_of_block(_centred(queries[block]), block, rows, norms, others_only)
-        progress(block.stop - block.start)
+    if others_only and len(queries) == len(references):
+        indices = _nearest_among_each_other(rows, norms, progress)
+    else:
+        indices = np.empty(len(queries), np.int64)
+        for block in _blocks(len(queries), _QUERY_BLOCK):
+            indices[block] = _nearest_of_block(_centred(queries[block]), block, rows, norms, others_only)
+            progress(block.stop - block.start)
     return Neighbours(indices=indices, squared_distances=_exact(queries, references, indices))
 
 
@@ -100,6 +103,43 @@ def _nearest_of_block(
         nearer = score < best
         best[nearer], indices[nearer] = score[nearer], found[nearer] + piece.start
     return indices
+
+
+def _nearest_among_each_other(
+    rows: npt.NDArray[np.float32], norms: npt.NDArray[np.float32], progress: Progress
+) -> npt.NDArray[np.int64]:
+    """Indices of everyone's nearest other: each block of distances serves its rows and its columns, half the work."""
+    best = np.full(len(rows), np.inf, np.float32)
+    indices = np.full(len(rows), -1, np.int64)
+    blocks = list(_blocks(len(rows), _QUERY_BLOCK))
+    for i, above in enumerate(blocks):
+        doubled = rows[above] * np.float32(-2)
+        for below in blocks[i:]:
+            distances: npt.NDArray[np.float32] = doubled @ rows[below].T
+            distances += norms[below]
+            distances += norms[above, None]
+            if below == above:
+                np.fill_diagonal(distances, np.inf)
+            else:
+                _take_nearer(distances.T, below, above.start, best, indices)
+            _take_nearer(distances, above, below.start, best, indices)
+        progress(above.stop - above.start)
+    return indices
+
+
+def _take_nearer(
+    distances: npt.NDArray[np.float32],
+    block: slice,
+    offset: int,
+    best: npt.NDArray[np.float32],
+    indices: npt.NDArray[np.int64],
+) -> None:
+    """Remember, for the images of ``block``, a nearer one among the columns of ``distances`` (block, columns)."""
+    improved = np.flatnonzero(distances.min(1) < best[block])  # few, after the first blocks
+    candidates = distances[improved]
+    found = candidates.argmin(1)
+    best[improved + block.start] = candidates[np.arange(len(improved)), found]
+    indices[improved + block.start] = found + offset
 
 
 def _centred(images: Images) -> npt.NDArray[np.float32]:

@@ -34,6 +34,18 @@ def test_agrees_with_brute_force(images, monkeypatch, blocks, others_only: bool)
     assert found.squared_distances.tolist() == distances.tolist()
 
 
+@pytest.mark.parametrize("block", [7, 50, 2_048])
+def test_a_set_among_itself_agrees_with_brute_force(images, monkeypatch, block: int):
+    monkeypatch.setattr(neighbours, "_QUERY_BLOCK", block)
+    chosen = np.concatenate([images[:90], images[20:30], images[88:89], 255 - images[:5]])  # copies tie
+    indices, distances = brute_force(chosen, chosen, others_only=True)
+    seen = []
+    found = nearest(chosen, chosen, others_only=True, progress=seen.append)
+    assert found.indices.tolist() == indices.tolist()
+    assert found.squared_distances.tolist() == distances.tolist()
+    assert sum(seen) == len(chosen)
+
+
 def test_the_extremes_of_grey_are_exact():
     """Black, white and noise: where float32 would round first. One grey level decides."""
     random = np.random.default_rng(3)
