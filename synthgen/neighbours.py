@@ -113,9 +113,9 @@ def _nearest_among_each_other(
     indices = np.full(len(rows), -1, np.int64)
     blocks = list(_blocks(len(rows), _QUERY_BLOCK))
     for i, above in enumerate(blocks):
-        doubled = rows[above] * np.float32(-2)
+        doubled: npt.NDArray[np.float32] = np.multiply(rows[above], -2, dtype=np.float32)
         for below in blocks[i:]:
-            distances: npt.NDArray[np.float32] = doubled @ rows[below].T
+            distances = doubled @ rows[below].T
             distances += norms[below]
             distances += norms[above, None]
             if below == above:
