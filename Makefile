@@ -20,7 +20,7 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 dataset: install ## Export 60,000 labelled images from the shipped checkpoint and verify them (OUT, COUNT, FORMAT)
-	$(BIN)/synthgen export --count $(COUNT) --format $(FORMAT) --out $(OUT)
+	$(BIN)/synthgen export --count $(COUNT) --format $(FORMAT) --out $(OUT) --resume
 	$(BIN)/synthgen verify $(OUT) --regenerate 256
 
 test: install ## Run the tests

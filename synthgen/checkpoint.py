@@ -9,6 +9,7 @@ Its identity is a SHA-256 over the architecture and the weights themselves, what
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,10 @@ class Checkpoint:
 
         model = build_generator(self.recipe)
         try:
-            model.load_weights(self.path / WEIGHTS_NAME)
-        except (ValueError, KeyError, OSError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # Keras only warns where it leaves a layer at random
+                model.load_weights(self.path / WEIGHTS_NAME)
+        except (ValueError, KeyError, OSError, UserWarning) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {reason}") from error
         return model
@@ -94,11 +97,13 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         recipe = Recipe.from_dict(metadata["recipe"])
         privacy = PrivacyStatement.from_dict(metadata["privacy"])
         sha256, training = metadata["sha256"], metadata["training"]
-        if recipe.sha256 != metadata["recipe_sha256"] or not isinstance(training, dict):
+        # Hashes are over the recipe as written: a later version may know more keys, with defaults.
+        architecture = architecture_of(metadata["recipe"])
+        if sha256_of_json(metadata["recipe"]) != metadata["recipe_sha256"] or not isinstance(training, dict):
             raise ValueError("the recipe is not the one its hash names")
     except (OSError, ValueError, KeyError, RecursionError, RecipeError) as error:
         raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
-    found = weights_sha256(path / WEIGHTS_NAME, recipe)
+    found = weights_sha256(path / WEIGHTS_NAME, architecture)
     if found != sha256:
         raise CheckpointError(
             f"{path}: the weights hash to {found[:12]}… but the checkpoint says {str(sha256)[:12]}…: "
@@ -128,7 +133,7 @@ def save_checkpoint(
             named.unlink(missing_ok=True)
     metadata = {
         "schema_version": SCHEMA_VERSION,
-        "sha256": weights_sha256(path / WEIGHTS_NAME, recipe),
+        "sha256": weights_sha256(path / WEIGHTS_NAME, architecture_of(recipe.to_dict())),
         "recipe_sha256": recipe.sha256,
         "privacy": privacy.to_dict(),
         "recipe": recipe.to_dict(),
@@ -138,13 +143,18 @@ def save_checkpoint(
     return load_checkpoint(path)
 
 
-def weights_sha256(path: Path, recipe: Recipe) -> str:
+def architecture_of(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The part of a recipe, as plain values, that decides what the generator computes from its weights."""
+    return {key: recipe[key] for key in ("conditional", "latent", "generator")}
+
+
+def weights_sha256(path: Path, architecture: dict[str, Any]) -> str:
     """The identity of a generator: SHA-256 over its architecture, then each array's name, type, shape and bytes.
 
     Raises:
         CheckpointError: the file is missing, no HDF5, too large, or reaches outside itself.
     """
-    digest = hashlib.sha256(sha256_of_json(recipe.architecture).encode())
+    digest = hashlib.sha256(sha256_of_json(architecture).encode())
     try:
         with h5py.File(path, "r") as file:
             datasets = list(_own_datasets(file))

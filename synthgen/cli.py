@@ -127,6 +127,7 @@ def export(
         labels=labels,
         split=split,
     )
+    _say(f"drawing {count:,} images from checkpoint {source.name} {source.sha256[:12]}")
     if wanted.labels is None:
         _say("unconditional checkpoint: these images bear no labels")
     _import_tensorflow()

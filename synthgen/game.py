@@ -1,10 +1,10 @@
 """The adversarial game: two players, their optimisers and one step of each.
 
-All randomness is stateless, a function of (seed, step), and all state is in ``variables``: a game restored from
-them goes on exactly as the unbroken one would.
+All randomness is stateless, a function of (seed, step), and everything else is in ``state``: a game restored from it
+goes on exactly as the unbroken one would.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -63,8 +63,16 @@ class Game:
         """The generator to keep: the one with averaged weights where the recipe asks for it."""
         return self._averaged or self.generator
 
-    def variables(self) -> list[keras.Variable]:
-        """Everything that changes in a game, in a fixed order."""
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything that changes in a game, as arrays under names that sort in a fixed order."""
+        return {f"v{i:05d}": v.value.numpy() for i, v in enumerate(self._variables())}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take up a ``state``; raises KeyError or ValueError when it is not that of such a game."""
+        for i, variable in enumerate(self._variables()):
+            variable.assign(state[f"v{i:05d}"])
+
+    def _variables(self) -> list[keras.Variable]:
         models = [self.generator, self.discriminator, *([self._averaged] if self._averaged else [])]
         optimizers = [self._generator_optimizer, self._discriminator_optimizer]
         return [variable for owner in (*models, *optimizers) for variable in owner.variables]

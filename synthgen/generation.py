@@ -1,28 +1,23 @@
-"""Generation: a checkpoint and a plan become a set on disk with its manifest.
+"""Generation: a checkpoint and a plan become a set on disk with its manifest, which is written last."""
 
-Sample ``i`` is a pure function of (checkpoint, seed, label rule, ``i``): a block of 256 consecutive indices is
-always drawn whole, at one batch shape, and trimmed. So shards, format, start, count and a resumed run never
-change a pixel.
-"""
-
-import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from synthgen.batch import Batch, SetDigest, join_block_digests
+from synthgen.batch import SetDigest, join_block_digests
 from synthgen.checkpoint import Checkpoint
+from synthgen.claim import WORK_FOLDER, claim_folder
 from synthgen.environment import made_with
 from synthgen.errors import ExportError, UsageError
 from synthgen.fashion import NUM_CLASSES
-from synthgen.files import exclusive_lock, flush_all, flush_to_disk, write_json
+from synthgen.files import flush_all, flush_to_disk, write_json
+from synthgen.integrity import shard_problems
 from synthgen.manifest import (
     MANIFEST_NAME,
     CheckpointRecord,
@@ -32,19 +27,9 @@ from synthgen.manifest import (
     load_manifest,
     write_manifest,
 )
-from synthgen.shards import (
-    BLOCK_IMAGES,
-    LabelRule,
-    Shard,
-    ShardPlan,
-    check_seed,
-    default_shards,
-    latents,
-)
+from synthgen.sampling import sample
+from synthgen.shards import LabelRule, Shard, ShardPlan, check_seed, default_shards
 from synthgen.writers import SINGLE_FILE_FORMATS, WRITERS, check_format, write_sidecars
-
-WORK_FOLDER = ".synthgen"  # holds the claim, finished shards' records and what is being written; gone at the end
-_JOB_NAME = "job.json"
 
 Progress = Callable[[int], None]  # called with the number of images just finished
 
@@ -138,7 +123,7 @@ def generate(
     """
     _refuse_unprotected(checkpoint, allow_unprotected)
     try:
-        with claim_folder(out, checkpoint, export, resume=resume):
+        with claim_folder(out, _job_document(checkpoint, export), resume=resume):
             if (out / MANIFEST_NAME).exists():
                 manifest = load_manifest(out)
                 progress(manifest.count)
@@ -153,72 +138,6 @@ def generate(
     return manifest
 
 
-def sample(checkpoint: Checkpoint, export: Export, shard: Shard) -> Iterator[Batch]:
-    """Draw the images of one shard, a block at a time, in index order."""
-    draw = block_sampler(checkpoint, export.seed, export.labels)
-    for block, wanted in shard.blocks():
-        images, labels = draw(block)
-        yield Batch(
-            start=block * BLOCK_IMAGES + wanted.start,
-            images=images[wanted],
-            labels=None if labels is None else labels[wanted],
-        )
-
-
-BlockSampler = Callable[[int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]]
-
-
-def block_sampler(checkpoint: Checkpoint, seed: int, rule: LabelRule | None) -> BlockSampler:
-    """A function that draws any block whole: its (256, 28, 28) images and (256,) labels, both uint8."""
-    draw = checkpoint_function(checkpoint)
-    latent = checkpoint.recipe.latent
-
-    def draw_block(block: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-        noise = latents(seed, block, latent.size, latent.distribution)
-        labels = None if rule is None else rule.labels(seed, block)
-        return draw(noise, labels), labels
-
-    return draw_block
-
-
-_functions: dict[str, Callable[..., npt.NDArray[np.uint8]]] = {}
-
-
-def checkpoint_function(checkpoint: Checkpoint) -> Callable[..., npt.NDArray[np.uint8]]:
-    """The generator as a function of (latents, labels), traced once a process for each checkpoint."""
-    if checkpoint.sha256 not in _functions:
-        from synthgen.networks import pixel_function
-
-        _functions[checkpoint.sha256] = pixel_function(checkpoint.generator(), checkpoint.recipe, BLOCK_IMAGES)
-    return _functions[checkpoint.sha256]
-
-
-@contextlib.contextmanager
-def claim_folder(out: Path, checkpoint: Checkpoint, export: Export, *, resume: bool) -> Iterator[None]:
-    """Hold ``out`` for this export: refuse another export's files, and another process at work on it.
-
-    Raises:
-        ExportError: naming what is in the way and what to do.
-    """
-    job = _job_document(checkpoint, export)
-    if (out / MANIFEST_NAME).exists():
-        _expect_same_set(out, job, resume)
-        yield
-        return
-    work = out / WORK_FOLDER
-    if out.is_dir() and not work.is_dir() and any(out.iterdir()):
-        raise ExportError(f"{out}: is not empty; choose a new folder with --out")
-    work.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(work / "lock") as alone:
-        if not alone:
-            raise ExportError(f"{out}: another export is at work here; wait for it or choose another --out")
-        if (work / _JOB_NAME).exists():
-            _expect_same_job(out, json.loads((work / _JOB_NAME).read_text("utf-8")), job, resume)
-        else:
-            write_json(work / _JOB_NAME, job)
-        yield
-
-
 def _job_document(checkpoint: Checkpoint, export: Export) -> dict[str, Any]:
     return {
         "checkpoint": checkpoint.sha256,
@@ -230,31 +149,10 @@ def _job_document(checkpoint: Checkpoint, export: Export) -> dict[str, Any]:
     }
 
 
-def _expect_same_job(out: Path, found: Any, wanted: dict[str, Any], resume: bool) -> None:
-    if found != wanted:
-        different = [k for k, v in wanted.items() if not isinstance(found, dict) or found.get(k) != v]
-        raise ExportError(
-            f"{out}: holds another export (different {', '.join(different)}); choose a new folder with --out"
-        )
-    if not resume:
-        raise ExportError(f"{out}: holds this export unfinished; go on with --resume")
-
-
-def _expect_same_set(out: Path, job: dict[str, Any], resume: bool) -> None:
-    manifest = load_manifest(out)
-    found = {
-        "checkpoint": manifest.checkpoint.sha256,
-        "shards": len(manifest.shards),
-        **{k: getattr(manifest, k) for k in ("seed", "labels", "split", "format", "start", "count")},
-    }
-    if found != job or not resume:
-        raise ExportError(f"{out}: holds a finished set; choose a new folder with --out")
-
-
 def _write_shards(checkpoint: Checkpoint, export: Export, out: Path, progress: Progress) -> list[dict[str, Any]]:
     records = []
     for shard in export.plan:
-        record = _finished_record(out, shard)
+        record = _finished_record(out, export.file_format, shard)
         if record is None:
             record = _write_shard(checkpoint, export, shard, out, progress)
         else:
@@ -272,7 +170,7 @@ def _write_shard(checkpoint: Checkpoint, export: Export, shard: Shard, out: Path
     class_counts = np.zeros(NUM_CLASSES, np.int64)
     labelled = export.labels is not None
     with WRITERS[export.file_format](staging, shard, export.split, labelled=labelled) as writer:
-        for batch in sample(checkpoint, export, shard):
+        for batch in sample(checkpoint, export.seed, export.labels, shard):
             digest.update(batch)
             if batch.labels is not None:
                 class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
@@ -312,17 +210,14 @@ def _record_path(out: Path, shard: Shard) -> Path:
     return out / WORK_FOLDER / f"shard-{shard.index:05d}.json"
 
 
-def _finished_record(out: Path, shard: Shard) -> dict[str, Any] | None:
+def _finished_record(out: Path, file_format: str, shard: Shard) -> dict[str, Any] | None:
     """The record of a shard that an earlier run finished, if its files are still what it wrote."""
     path = _record_path(out, shard)
     if not path.exists():
         return None
     record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    try:
-        intact = all(FileRecord.of(out, file["name"]) == FileRecord(**file) for file in record["files"])
-    except OSError:
-        intact = False
-    return record if intact else None
+    files = [FileRecord(**file) for file in record["files"]]
+    return None if shard_problems(out, file_format, files) else record
 
 
 def _finish(checkpoint: Checkpoint, export: Export, out: Path, records: list[dict[str, Any]]) -> Manifest:

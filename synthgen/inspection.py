@@ -1,5 +1,6 @@
 """Look at a checkpoint or an exported set: as a picture, or as a few lines of text."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import numpy.typing as npt
 from synthgen.checkpoint import Checkpoint, load_checkpoint
 from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
-from synthgen.generation import block_sampler
 from synthgen.manifest import MANIFEST_NAME, Manifest, load_manifest
+from synthgen.readers import Run
+from synthgen.sampling import block_sampler
 from synthgen.shards import LabelRule
 from synthgen.verification import read_set
 
@@ -28,20 +30,17 @@ def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
         CheckpointError, VerificationError: ``source`` is neither, or is malformed.
         UsageError: the set holds too few images of some class to fill its row.
     """
-    folder = Path(source)
-    if (folder / MANIFEST_NAME).is_file():
-        manifest = load_manifest(folder)
-        batches = ((batch.images, batch.labels) for batch in read_set(folder, manifest))
-    else:
-        checkpoint = load_checkpoint(source)
-        draw = block_sampler(checkpoint, 0, LabelRule.parse("balanced") if checkpoint.recipe.conditional else None)
-        batches = (draw(block) for block in range(columns * columns // 100 + 1 + columns))
     rows: list[list[npt.NDArray[np.uint8]]] = [[] for _ in range(NUM_CLASSES)]
-    for images, labels in batches:
-        _deal(rows, images, labels, columns)
+    for images, labels in _runs(source, columns):
+        for i, image in enumerate(images):
+            first_open = next((row for row in rows if len(row) < columns), rows[-1])
+            row = first_open if labels is None else rows[labels[i]]
+            if len(row) < columns:
+                row.append(image)
         if all(len(row) == columns for row in rows):
             break
-    if short := [CLASS_NAMES[i] for i, row in enumerate(rows) if 0 < len(row) < columns]:
+    short = [CLASS_NAMES[i] for i, row in enumerate(rows) if 0 < len(row) < columns]
+    if short and labels is not None:
         raise UsageError(f"{source}: fewer than {columns} images of {', '.join(short)}; ask for fewer --columns")
     return np.stack([image for row in rows for image in row])
 
@@ -58,18 +57,16 @@ def describe(source: str) -> dict[str, str]:
     return _describe_checkpoint(load_checkpoint(source))
 
 
-def _deal(
-    rows: list[list[npt.NDArray[np.uint8]]],
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.uint8] | None,
-    columns: int,
-) -> None:
-    """Add images to the row of their class, or to the first row with room, until each holds ``columns``."""
-    for i, image in enumerate(images):
-        first_open = next((row for row in rows if len(row) < columns), rows[-1])
-        row = first_open if labels is None else rows[labels[i]]
-        if len(row) < columns:
-            row.append(image)
+def _runs(source: str, columns: int) -> Iterator[Run]:
+    """Images and labels of a set in its order, or the first blocks of a checkpoint."""
+    folder = Path(source)
+    if (folder / MANIFEST_NAME).is_file():
+        for batch in read_set(folder, load_manifest(folder)):
+            yield batch.images, batch.labels
+        return
+    checkpoint = load_checkpoint(source)
+    draw = block_sampler(checkpoint, 0, LabelRule.parse("balanced") if checkpoint.recipe.conditional else None)
+    yield from (draw(block) for block in range(1 + columns // 20))  # a block holds 25 images of each class
 
 
 def _describe_set(manifest: Manifest) -> dict[str, str]:

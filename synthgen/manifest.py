@@ -13,7 +13,7 @@ from typing import Any
 
 from synthgen.errors import RecipeError, UsageError, VerificationError
 from synthgen.fashion import CLASS_NAMES
-from synthgen.files import is_inside, sha256_of_file, write_json
+from synthgen.files import is_inside, sha256_of_file, sha256_of_json, write_json
 from synthgen.recipe import Recipe
 from synthgen.shards import MAX_INDEX, MAX_SEED, MAX_SHARDS, LabelRule, Shard
 from synthgen.statement import PrivacyStatement
@@ -145,8 +145,9 @@ def _parse(document: Any) -> Manifest:
 
 
 def _check_consistency(manifest: Manifest) -> None:
-    recipe = Recipe.from_dict(manifest.checkpoint.recipe)
-    _expect(recipe.sha256 == manifest.checkpoint.recipe_sha256, "the recipe is not the one its hash names")
+    Recipe.from_dict(manifest.checkpoint.recipe)
+    recipe_sha256 = sha256_of_json(manifest.checkpoint.recipe)
+    _expect(recipe_sha256 == manifest.checkpoint.recipe_sha256, "the recipe is not the one its hash names")
     _expect(0 <= manifest.seed <= MAX_SEED, f"seed {manifest.seed} is out of range")
     _expect(manifest.split in ("train", "test"), f"split {manifest.split!r}")
     _expect(0 <= manifest.start <= MAX_INDEX, f"start {manifest.start} is out of range")

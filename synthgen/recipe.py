@@ -157,12 +157,6 @@ class Recipe(_Section):
         return sha256_of_json(self.to_dict())
 
     @property
-    def architecture(self) -> dict[str, Any]:
-        """The part of the recipe that decides what the generator computes from its weights."""
-        document = self.to_dict()
-        return {key: document[key] for key in ("conditional", "latent", "generator")}
-
-    @property
     def generator_flops(self) -> int:
         """Floating-point operations to draw one image, a multiply-add counted as two.
 

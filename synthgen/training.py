@@ -6,7 +6,6 @@ unbroken one.
 """
 
 import csv
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -27,11 +26,11 @@ from synthgen.pictures import save_contact_sheet
 from synthgen.recipe import Recipe
 from synthgen.shards import BLOCK_IMAGES, LabelRule, latents
 from synthgen.statement import no_guarantee
+from synthgen.training_state import STATE_NAME, open_state, read_header, write_state
 
 if TYPE_CHECKING:
     from synthgen.game import Game
 
-STATE_NAME = "training-state.npz"
 METRICS_NAME = "metrics.csv"
 MAX_TRAINING_SEED = (1 << 32) - 1
 _NO_SIGNAL_LOSS = 1e-4  # a discriminator this sure of itself gives the generator nothing to learn from
@@ -138,16 +137,24 @@ def train(
     from synthgen.game import Game
 
     _check_folder(out, resume)
-    (out / "samples").mkdir(parents=True, exist_ok=True)
-    run = _Run(plan, out, Game(plan.recipe, plan.seed, plan.total_steps))
-    if resume:
-        run.restore()
+    try:
+        (out / "samples").mkdir(parents=True, exist_ok=True)
+        run = _Run(plan, out, Game(plan.recipe, plan.seed, plan.total_steps))
+        if resume:
+            run.restore()
+        return _play_on(run, on_step, on_epoch, should_stop)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+
+
+def _play_on(run: "_Run", on_step: OnStep, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> Checkpoint:
+    plan = run.plan
     while run.step < plan.total_steps:
         figures = run.advance()
         on_step(run.step, plan.total_steps, figures)
         if run.at_epoch_end:
-            summary = run.finish_epoch()
-            on_epoch(summary)
+            on_epoch(run.finish_epoch())
         if should_stop() and run.step < plan.total_steps:
             run.save_state()
             raise Interrupted(f"stopped after {run.step} of {plan.total_steps} steps, all saved; go on with --resume")
@@ -160,7 +167,7 @@ def resumable_recipe(out: Path) -> tuple[Recipe, int]:
     Raises:
         UsageError: there is none.
     """
-    state = _read_state_header(out)
+    state = read_header(out)
     return Recipe.from_dict(state["recipe"]), int(state["seed"])
 
 
@@ -255,14 +262,12 @@ class _Run:
             "counts": self._counts,
             "seconds": self._seconds,
         }
-        arrays = {f"v{i:05d}": np.asarray(v.value) for i, v in enumerate(self.game.variables())}
-        with publish(self.out / STATE_NAME) as partial, partial.open("wb") as stream:
-            np.savez(stream, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        write_state(self.out, header, self.game.state())
         _write_metrics(self.out / METRICS_NAME, self.history)
 
     def restore(self) -> None:
         """Take up the saved state of the same recipe, seed and data."""
-        header = _read_state_header(self.out)
+        header = read_header(self.out)
         wanted = {
             "recipe": self.plan.recipe.to_dict(),
             "seed": self.plan.seed,
@@ -271,9 +276,8 @@ class _Run:
         different = [name for name, value in wanted.items() if header[name] != value]
         if different:
             raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
-        with np.load(self.out / STATE_NAME, allow_pickle=False) as state:
-            for i, variable in enumerate(self.game.variables()):
-                variable.assign(state[f"v{i:05d}"])
+        with open_state(self.out) as state:
+            self.game.restore(state)
         self.step = header["step"]
         self.history = [EpochSummary(**summary) for summary in header["history"]]
         self._sums, self._counts, self._seconds = header["sums"], header["counts"], header["seconds"]
@@ -318,7 +322,9 @@ class _Run:
             done = 0
 
     def _expect_alive(self, summary: EpochSummary, images: npt.NDArray[np.uint8]) -> None:
-        spread = float((images / 255.0).std(axis=0).mean())
+        # Within a class, where there are classes: ten perfect copies of ten pictures are a collapse too.
+        groups = np.split(images, NUM_CLASSES) if self.plan.recipe.conditional else [images]
+        spread = float(np.mean([(group / 255.0).std(axis=0).mean() for group in groups]))
         if summary.discriminator_loss < _NO_SIGNAL_LOSS:
             raise TrainingError(
                 f"discriminator loss fell to {summary.discriminator_loss:.1e} in epoch {summary.epoch}: it tells "
@@ -369,18 +375,6 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise UsageError(f"{out}: holds an interrupted run; go on with --resume or choose another --out")
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is not empty; choose a new folder with --out")
-
-
-def _read_state_header(out: Path) -> dict[str, Any]:
-    path = out / STATE_NAME
-    if not path.is_file():
-        raise UsageError(f"{out}: nothing to resume here; expected a {STATE_NAME}")
-    try:
-        with np.load(path, allow_pickle=False) as state:
-            header: dict[str, Any] = json.loads(state["header"].tobytes())
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise TrainingError(f"{path}: cannot be resumed from: {error}") from error
-    return header
 
 
 def _write_metrics(path: Path, history: list[EpochSummary]) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 
 from synthgen.batch import Batch, SetDigest, join_block_digests
 from synthgen.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
+from synthgen.claim import WORK_FOLDER
 from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES
-from synthgen.files import sha256_of_file
-from synthgen.generation import WORK_FOLDER, block_sampler
-from synthgen.manifest import MANIFEST_NAME, FileRecord, Manifest, ShardRecord, load_manifest
+from synthgen.integrity import file_problem, shard_problems
+from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest
 from synthgen.readers import READERS, read_listing, read_shard
+from synthgen.sampling import block_sampler
 from synthgen.shards import BLOCK_IMAGES, LabelRule
 
 Progress = Callable[[int], None]
@@ -94,47 +95,10 @@ def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterat
 
 
 def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
-    problems = [problem for file in manifest.files() if (problem := _file_problem(folder, file))]
-    if manifest.format == "png":
-        for shard in manifest.shards:
-            problems += _listing_problems(folder, shard)
+    problems = [problem for file in manifest.sidecars if (problem := file_problem(folder, file))]
+    for shard in manifest.shards:
+        problems += shard_problems(folder, manifest.format, shard.files)
     return problems
-
-
-def _file_problem(folder: Path, file: FileRecord) -> str | None:
-    path = folder / file.name
-    try:
-        if not _is_own_file(folder, path):
-            return f"{file.name}: missing"
-        size = path.stat().st_size
-        if size != file.bytes:
-            return f"{file.name}: {size} bytes; expected {file.bytes}"
-        if sha256_of_file(path) != file.sha256:
-            return f"{file.name}: altered: its SHA-256 is not the manifest's"
-    except OSError as error:
-        return f"{file.name}: cannot be read: {error.strerror}"
-    return None
-
-
-def _listing_problems(folder: Path, shard: ShardRecord) -> list[str]:
-    """PNG shards vouch for their images through a listing; the listing itself is a file of the manifest."""
-    try:
-        entries = read_listing(folder / shard.files[0].name)
-    except (OSError, ValueError):
-        return []  # already reported as a missing or altered file
-    problems = []
-    for digest, name in entries:
-        path = folder / name
-        if not _is_own_file(folder, path):
-            problems.append(f"{name}: missing")
-        elif sha256_of_file(path) != digest:
-            problems.append(f"{name}: altered: its SHA-256 is not the one listed")
-    return problems
-
-
-def _is_own_file(folder: Path, path: Path) -> bool:
-    """Whether ``path`` is a plain file that really lies below ``folder``, not reached through a link."""
-    return path.is_file() and path.resolve() == folder.resolve() / path.relative_to(folder)
 
 
 def _stranger_problems(folder: Path, manifest: Manifest) -> list[str]:

@@ -4,10 +4,12 @@ A writer puts one shard's files into a staging folder; the caller moves them to 
 is whole. ``WRITERS`` is the table of formats; ``sidecars`` writes what some readers want beside the shards.
 """
 
+import contextlib
 import gzip
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self
@@ -20,7 +22,7 @@ from synthgen.batch import Batch
 from synthgen.datasets import IDX_PREFIX, idx_header
 from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, class_folder
-from synthgen.files import sha256_of_bytes
+from synthgen.files import publish, sha256_of_bytes
 from synthgen.shards import Shard
 
 DATASET_NAME = "fashion_mnist_synth"
@@ -105,10 +107,20 @@ class TFRecordWriter(_BaseWriter):
             if batch.labels is not None:
                 feature["label"] = train.Feature(int64_list=train.Int64List(value=[int(batch.labels[i])]))
             example = train.Example(features=train.Features(feature=feature))
-            self._stream.write(example.SerializeToString(deterministic=True))
+            with self._as_os_error():
+                self._stream.write(example.SerializeToString(deterministic=True))
 
     def close(self) -> None:
-        self._stream.close()
+        with self._as_os_error():
+            self._stream.close()
+
+    @contextlib.contextmanager
+    def _as_os_error(self) -> Iterator[None]:
+        """TensorFlow has errors of its own for a full disk."""
+        try:
+            yield
+        except self._tf.errors.OpError as error:
+            raise OSError(error.message) from error
 
 
 class HDF5Writer(_BaseWriter):
@@ -118,7 +130,8 @@ class HDF5Writer(_BaseWriter):
 
     def __init__(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> None:
         super().__init__(folder, shard, split, labelled=labelled)
-        self._file = h5py.File(self.path, "w")
+        self._stream = _HeldErrorFile(self.path, "w+")
+        self._file = h5py.File(self._stream, "w")
         chunk = min(_HDF5_CHUNK_IMAGES, shard.count)
         self._images = self._file.create_dataset(
             "images",
@@ -143,6 +156,36 @@ class HDF5Writer(_BaseWriter):
 
     def close(self) -> None:
         self._file.close()
+        self._stream.close()
+
+
+class _HeldErrorFile(io.FileIO):
+    """A file whose first failed write is raised when it is closed.
+
+    The HDF5 library flushes its caches whenever and from wherever it likes, and a flush that fails brings the whole
+    process down; so writes behind a failure are dropped, and the failure is told once HDF5 is out of the way.
+    """
+
+    _failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
+        written = 0
+        while written < len(view) and self._failure is None:  # a raw write may be short, and h5py does not look
+            try:
+                written += super().write(view[written:])
+            except OSError as error:
+                self._failure = error
+        return len(view)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        return super().truncate(size) if self._failure is None else (size or 0)
+
+    def close(self) -> None:
+        super().close()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
 
 
 class PNGWriter(_BaseWriter):
@@ -271,7 +314,8 @@ def write_sidecars(
     if labelled:
         documents["label.labels.txt"] = "\n".join(CLASS_NAMES)
     for name, text in documents.items():
-        (folder / name).write_text(text + "\n", "utf-8")
+        with publish(folder / name) as partial:
+            partial.write_text(text + "\n", "utf-8")
     return list(documents)
 
 

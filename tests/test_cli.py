@@ -6,6 +6,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from synthgen.cli import app
+from synthgen.verification import verify
 
 COMMANDS = ["train", "export", "verify", "evaluate", "preview", "info", "recipes", "data"]
 
@@ -38,7 +39,7 @@ def test_help_and_version_answer_without_tensorflow(synthgen):
     ("arguments", "exit_code", "words"),
     [
         (["export", "--count", "0"], 2, "count 0 is too small"),
-        (["export", "--count", "many"], 2, "'many' is not a valid"),
+        (["export", "--count", "many"], 2, "Invalid value for '--count'"),
         (["export", "--format", "jpeg"], 2, "format 'jpeg': expected one of"),
         (["export", "--checkpoint", "nowhere"], 1, "no checkpoint 'nowhere'"),
         (["train", "--recipe", "nowhere"], 2, "no recipe 'nowhere': choose one of"),
@@ -58,36 +59,6 @@ def test_user_errors_are_one_line_with_the_right_exit_code(synthgen, arguments, 
     assert result.returncode == exit_code
     assert words in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
-
-
-def test_from_training_to_a_verified_set(synthgen, tmp_path):
-    """The whole job, as a user does it, on real clothes."""
-    trained = synthgen("train", "--recipe", "smoke", "--data", DATA, "--set", SAMPLE[0], "--out", "mine")
-    assert trained.returncode == 0, trained.stderr
-    assert [line[:4] for line in trained.stdout.splitlines()] == ["E:1,", "E:2,"]
-
-    refused = synthgen("export", "--checkpoint", "mine", "--count", 300, "--out", "set")
-    assert refused.returncode == 1
-    assert "--allow-unprotected" in refused.stderr
-
-    wanted = ["--count", 300, "--format", "png", "--out", "set", "--allow-unprotected"]
-    exported = synthgen("export", "--checkpoint", "mine", *wanted)
-    assert exported.returncode == 0, exported.stderr
-    assert "No formal privacy guarantee" in exported.stderr
-    assert (
-        "No formal privacy guarantee" in json.loads((tmp_path / "set/manifest.json").read_text())["privacy"]["sentence"]
-    )
-
-    verified = synthgen("verify", "set", "--regenerate", 20, "--checkpoint", "mine")
-    assert verified.returncode == 0, verified.stderr
-    assert "sound: 300 images" in verified.stdout
-    assert "20 drawn anew and equal" in verified.stdout
-
-    image = next((tmp_path / "set/train").rglob("*.png"))
-    image.write_bytes(image.read_bytes()[:-1])
-    spoilt = synthgen("verify", "set")
-    assert spoilt.returncode == 1
-    assert image.name in spoilt.stderr
 
 
 def test_evaluate_prints_a_table_and_writes_what_is_asked_for(synthgen, export, unlabelled_checkpoint, tmp_path):
@@ -127,3 +98,23 @@ def test_dry_run_writes_nothing(synthgen, tmp_path):
     assert result.returncode == 0
     assert "500 real images, 2 epochs of 8 batches" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "hdf5", "png", "idx", "npz"])
+def test_a_full_disk_is_one_line_and_can_be_resumed(synthgen, export, tiny_checkpoint, tmp_path, file_format: str):
+    """A limit on the size of files stands in for a full disk: the system refuses the write alike."""
+    import resource
+
+    def no_file_above_20_kb() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    arguments = ["export", "--checkpoint", tiny_checkpoint.path, "--count", 600, "--format", file_format]
+    arguments += ["--out", "set", "--allow-unprotected"]
+    result = synthgen(*arguments, preexec_fn=no_file_above_20_kb)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "cannot be written" in result.stderr.splitlines()[-1]
+    assert "--resume" in result.stderr.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "set").iterdir()] == [".synthgen"]
+    export(tmp_path / "set", file_format=file_format, resume=True)
+    assert verify(tmp_path / "set").sound

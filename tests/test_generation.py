@@ -9,8 +9,9 @@ import time
 import numpy as np
 import pytest
 
+from synthgen.claim import WORK_FOLDER
 from synthgen.errors import ExportError, UsageError
-from synthgen.generation import WORK_FOLDER, generate, plan_export
+from synthgen.generation import generate, plan_export
 from synthgen.manifest import load_manifest
 from synthgen.verification import read_set, verify
 from synthgen.writers import WRITERS
@@ -171,15 +172,17 @@ def test_a_resumed_export_equals_an_unbroken_one(export, tmp_path, monkeypatch, 
     assert verify(tmp_path / "broken").sound
 
 
-def test_a_finished_shard_that_was_altered_is_drawn_again(export, tmp_path, monkeypatch):
-    request = {"count": 2000, "shards": 4}
+@pytest.mark.parametrize(("file_format", "spoilt"), [("npz", "train-00000-of-00004.npz"), ("png", "train/**/*7.png")])
+def test_a_finished_shard_that_was_altered_is_drawn_again(export, tmp_path, monkeypatch, file_format: str, spoilt: str):
+    request = {"count": 2000, "shards": 4, "file_format": file_format}
     whole = export(tmp_path / "whole", **request)
     _interrupt_after(monkeypatch, images=1100)
     with pytest.raises(KeyboardInterrupt):
         export(tmp_path / "broken", **request)
     monkeypatch.undo()
-    (tmp_path / "broken" / "train-00000-of-00004.npz").write_bytes(b"garbage")
+    next((tmp_path / "broken").glob(spoilt)).write_bytes(b"garbage")
     assert export(tmp_path / "broken", resume=True, **request) == whole
+    assert verify(tmp_path / "broken").sound
 
 
 def test_sigkill_then_resume_gives_the_digest_of_an_unbroken_export(synthgen, tiny_checkpoint, export, tmp_path):
@@ -248,8 +251,8 @@ def _interrupt_after(monkeypatch, images: int) -> None:
 
     original, drawn = generation.sample, [0]
 
-    def sample(checkpoint, export, shard):
-        for batch in original(checkpoint, export, shard):
+    def sample(*arguments):
+        for batch in original(*arguments):
             drawn[0] += len(batch)
             if drawn[0] > images:
                 raise KeyboardInterrupt
@@ -263,10 +266,10 @@ def _on_first_batch(monkeypatch, act) -> None:
 
     original = generation.sample
 
-    def sample(checkpoint, export, shard):
+    def sample(*arguments):
         monkeypatch.undo()
-        act(shard.count)
-        yield from original(checkpoint, export, shard)
+        act(600)
+        yield from original(*arguments)
 
     monkeypatch.setattr(generation, "sample", sample)
 

@@ -17,7 +17,7 @@ def test_shapes_and_ranges(name: str):
     recipe = load_recipe(name)
     generator, discriminator = build_generator(recipe), build_discriminator(recipe)
     noise, classes = np.zeros((3, recipe.latent.size), np.float32), np.eye(10, dtype=np.float32)[:3]
-    images = np.asarray(generator([noise, classes] if recipe.conditional else noise))
+    images = generator([noise, classes] if recipe.conditional else noise).numpy()
     assert images.shape == (3, 28, 28, 1)
     assert 0 <= images.min() <= images.max() <= 1
     assert discriminator([images, classes] if recipe.conditional else images).shape == (3, 1)

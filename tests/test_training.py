@@ -10,7 +10,8 @@ from conftest import DATA, SAMPLE
 
 from synthgen.errors import DataError, Interrupted, TrainingError, UsageError
 from synthgen.recipe import load_recipe
-from synthgen.training import STATE_NAME, epoch_order, plan_training, resumable_recipe, train
+from synthgen.training import epoch_order, plan_training, resumable_recipe, train
+from synthgen.training_state import STATE_NAME
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +107,22 @@ def test_losses_that_are_no_numbers_stop_with_the_last_state_kept(plan, tmp_path
         return Outcome(float("nan"), 0.5) if step == 10 else original(self, images, labels, step)
 
     monkeypatch.setattr(Game, "generator_step", broken_step)
-    with pytest.raises(TrainingError, match=r"generator_loss became nan at step 10.*state of epoch 1 is kept"):
+    with pytest.raises(TrainingError, match=r"generator_loss became nan at step 11.*state of epoch 1 is kept"):
         train(plan, tmp_path / "run")
     assert (tmp_path / "run" / STATE_NAME).is_file()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"PK", b"\x93NUMPY"])
+def test_a_spoilt_state_is_one_line(plan, tmp_path, garbage: bytes):
+    (tmp_path / STATE_NAME).write_bytes(garbage)
+    with pytest.raises(TrainingError, match="cannot be resumed from"):
+        train(plan, tmp_path, resume=True)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="cannot be written"):
+        train(plan, tmp_path / "file" / "run")
 
 
 def test_a_collapsed_generator_stops(plan, tmp_path, monkeypatch):

@@ -1,0 +1,53 @@
+"""Integrity: are the files of a set still the bytes that were written?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from synthgen.files import sha256_of_file
+from synthgen.manifest import FileRecord
+from synthgen.readers import read_listing
+
+
+def shard_problems(folder: Path, file_format: str, files: Sequence[FileRecord]) -> list[str]:
+    """What is wrong with a shard's files, one line each; for PNG with every image its listing vouches for."""
+    problems = [problem for file in files if (problem := file_problem(folder, file))]
+    if file_format == "png":
+        problems += _listing_problems(folder, files[0].name)
+    return problems
+
+
+def file_problem(folder: Path, file: FileRecord) -> str | None:
+    """What is wrong with one file, or None: missing, of another size, or of another SHA-256."""
+    path = folder / file.name
+    try:
+        if not _is_own_file(folder, path):
+            return f"{file.name}: missing"
+        size = path.stat().st_size
+        if size != file.bytes:
+            return f"{file.name}: {size} bytes; expected {file.bytes}"
+        if sha256_of_file(path) != file.sha256:
+            return f"{file.name}: altered: its SHA-256 is not the one recorded"
+    except OSError as error:
+        return f"{file.name}: cannot be read: {error.strerror}"
+    return None
+
+
+def _listing_problems(folder: Path, listing: str) -> list[str]:
+    """PNG shards vouch for their images through a listing; the listing itself is a file of the manifest."""
+    try:
+        entries = read_listing(folder / listing)
+    except (OSError, ValueError):
+        return []  # reported as a missing or altered file
+    problems = []
+    for digest, name in entries:
+        path = folder / name
+        if not _is_own_file(folder, path):
+            problems.append(f"{name}: missing")
+        elif sha256_of_file(path) != digest:
+            problems.append(f"{name}: altered: its SHA-256 is not the one listed")
+    return problems
+
+
+def _is_own_file(folder: Path, path: Path) -> bool:
+    """Whether ``path`` is a plain file that really lies below ``folder``, not reached through a link."""
+    return path.is_file() and path.resolve() == folder.resolve() / path.relative_to(folder)

@@ -1,0 +1,54 @@
+"""Sampling: any stretch of a checkpoint's endless line of images.
+
+Sample ``i`` is a pure function of (checkpoint, seed, label rule, ``i``): a block of 256 consecutive indices is always
+drawn whole, at one batch shape, and trimmed. So shards, format, start, count and a resumed run never change a pixel.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.batch import Batch
+from synthgen.checkpoint import Checkpoint
+from synthgen.shards import BLOCK_IMAGES, LabelRule, Shard, latents
+
+
+def sample(checkpoint: Checkpoint, seed: int, rule: LabelRule | None, shard: Shard) -> Iterator[Batch]:
+    """Draw the images of one shard, a block at a time, in index order; without a rule they bear no labels."""
+    draw = block_sampler(checkpoint, seed, rule)
+    for block, wanted in shard.blocks():
+        images, labels = draw(block)
+        yield Batch(
+            start=block * BLOCK_IMAGES + wanted.start,
+            images=images[wanted],
+            labels=None if labels is None else labels[wanted],
+        )
+
+
+BlockSampler = Callable[[int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]]
+
+
+def block_sampler(checkpoint: Checkpoint, seed: int, rule: LabelRule | None) -> BlockSampler:
+    """A function that draws any block whole: its (256, 28, 28) images and (256,) labels, both uint8."""
+    draw = checkpoint_function(checkpoint)
+    latent = checkpoint.recipe.latent
+
+    def draw_block(block: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+        noise = latents(seed, block, latent.size, latent.distribution)
+        labels = None if rule is None else rule.labels(seed, block)
+        return draw(noise, labels), labels
+
+    return draw_block
+
+
+_functions: dict[str, Callable[..., npt.NDArray[np.uint8]]] = {}
+
+
+def checkpoint_function(checkpoint: Checkpoint) -> Callable[..., npt.NDArray[np.uint8]]:
+    """The generator as a function of (latents, labels), traced once a process for each checkpoint."""
+    if checkpoint.sha256 not in _functions:
+        from synthgen.networks import pixel_function
+
+        _functions[checkpoint.sha256] = pixel_function(checkpoint.generator(), checkpoint.recipe, BLOCK_IMAGES)
+    return _functions[checkpoint.sha256]
