@@ -199,8 +199,10 @@ def _measured(subject: Subject, manifest: Manifest, inception: Path | None) -> E
         )
     with subject.timed("utility"):
         utility = () if subject.labels is None else _utility(subject, subject.labels, known)
-    with subject.timed("inception"):
-        foreign = None if stranger is None else _seen_by_inception(subject, stranger)
+    foreign = None
+    if stranger is not None:
+        with subject.timed("inception"):
+            foreign = _seen_by_inception(subject, stranger)
     return Evaluation(
         manifest=manifest,
         quick=subject.effort == QUICK,

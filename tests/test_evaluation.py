@@ -11,6 +11,7 @@ from synthgen.classifiers import SMALL_CNN, TRAINERS
 from synthgen.datasets import load_real_images
 from synthgen.errors import DataError, EvaluationError, UsageError, VerificationError
 from synthgen.evaluation import Evaluation, evaluate
+from synthgen.report import render_report, summary
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +159,25 @@ def test_a_missing_inception_file_is_found_out_first(write_set, train, tmp_path)
     folder = write_set(train.images[:20], train.labels[:20])
     with pytest.raises(EvaluationError, match=r"none\.h5: no such file"):
         measure(folder, inception=tmp_path / "none.h5")
+
+
+def test_inceptions_distance_stands_beside_where_its_weights_are_given(write_set, train, monkeypatch, tmp_path):
+    """With some pixels in the place of its features; test_inception.py shows the network itself."""
+
+    def some_pixels(model, images, progress):
+        progress(len(images), len(images))
+        return images.reshape(len(images), 784)[:, ::100].astype(np.float32)
+
+    monkeypatch.setattr("synthgen.inception.load_inception", lambda weights: weights)
+    monkeypatch.setattr("synthgen.inception.inception_features", some_pixels)
+    found = measure(write_set(train.images, train.labels), inception=tmp_path / "weights.h5")
+    assert found.inception.synthetic.frechet == pytest.approx(0, abs=1e-3)
+    assert found.inception.real.frechet > 1
+    document = found.to_dict()["inception"]
+    assert document["synthetic"]["frechet_distance"] == found.inception.synthetic.frechet
+    assert "weights of 2015" in document["statement"]
+    assert "In Inception’s features" in render_report(found)
+    assert any("Inception's features" in line for line in summary(found))
 
 
 def test_the_reference_is_the_ceiling_only_of_a_full_official_training(write_set, train, monkeypatch):
