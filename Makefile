@@ -35,9 +35,10 @@ format: install ## Put the code into its style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## Measure what the README states: usefulness, and speed of export and verification
+bench: install ## Measure what the README states: usefulness, and speed of export, verification and evaluation
 	$(BIN)/python benchmarks/utility.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/evaluation.py
 
 build: install ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --outdir dist

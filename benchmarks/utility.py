@@ -16,41 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
-from keras import layers
 
 import synthgen
-
-EPOCHS, BATCH = 6, 256
-
-
-def small_cnn() -> keras.Model:
-    """Three convolutions and a dense layer: 241,000 parameters, 15 MFLOP an image."""
-    convolutions = [
-        layer
-        for filters in (32, 64, 128)
-        for layer in (
-            layers.Conv2D(filters, 3, padding="same", use_bias=False),
-            layers.BatchNormalization(momentum=0.9),
-            layers.ReLU(),
-            layers.MaxPool2D(),
-        )
-    ]
-    head = [layers.Flatten(), layers.Dropout(0.3), layers.Dense(128, "relu"), layers.Dropout(0.3), layers.Dense(10)]
-    return keras.Sequential([layers.Input((28, 28, 1)), layers.Rescaling(1 / 255), *convolutions, *head])
+from synthgen.classifiers import predicted_labels, train_small_cnn
 
 
 def accuracy(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], seed: int = 0) -> float:
     """Train on one pair of (images, labels), return the accuracy on the other."""
-    keras.utils.set_random_seed(seed)
-    model = small_cnn()
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, EPOCHS * -(-len(train[0]) // BATCH))
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
-    model.fit(train[0][..., None], train[1], BATCH, EPOCHS, verbose=0)
-    predicted = model.predict(test[0][..., None], 1000, verbose=0).argmax(1)
+    predicted = predicted_labels(train_small_cnn(*train, seed), test[0])
     return float((predicted == test[1]).mean())
 
 

@@ -29,14 +29,19 @@ _HOME = {
     "load_manifest": "manifest",
     "verify": "verification",
     "read_set": "verification",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
+    "write_report": "report",
 }
 
 __all__ = [
     "Checkpoint",
+    "Evaluation",
     "Manifest",
     "Recipe",
     "SynthgenError",
     "builtin_recipes",
+    "evaluate",
     "generate",
     "load_checkpoint",
     "load_manifest",
@@ -47,15 +52,18 @@ __all__ = [
     "read_set",
     "train",
     "verify",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
     from synthgen.checkpoint import Checkpoint, load_checkpoint
     from synthgen.datasets import load_real_images
     from synthgen.errors import SynthgenError
+    from synthgen.evaluation import Evaluation, evaluate
     from synthgen.generation import generate, plan_export
     from synthgen.manifest import Manifest, load_manifest
     from synthgen.recipe import Recipe, builtin_recipes, load_recipe
+    from synthgen.report import write_report
     from synthgen.training import plan_training, train
     from synthgen.verification import read_set, verify
 

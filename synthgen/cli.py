@@ -14,7 +14,7 @@ import typer
 from tqdm import tqdm
 
 import synthgen
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, UsageError
 
 app = typer.Typer(
     name="synthgen",
@@ -165,6 +165,49 @@ def verify(
     _print(f"{folder}: sound: {manifest.count:,} images, every file hash and digest right{anew}")
 
 
+@app.command(
+    epilog="Examples:  synthgen evaluate dataset --report report.html   |   synthgen evaluate dataset --quick --seeds 3"
+)
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="An exported set.")],
+    data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page to look at (HTML).")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the numbers (JSON).")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: one classifier, samples elsewhere.")] = False,
+    seeds: Annotated[int, typer.Option(help="How many times each classifier is trained.")] = 1,
+    inception: Annotated[
+        Path | None, typer.Option(help="Weights of Keras's InceptionV3; adds the Fréchet distance of papers.")
+    ] = None,
+    allow_unofficial: Annotated[
+        bool, typer.Option("--allow-unofficial", help="Accept real images that are not the official ones.")
+    ] = False,
+) -> None:
+    """Measure a set against the real images: is it useful, right, varied, and no copy?"""
+    from synthgen.evaluation import evaluate as evaluate_
+    from synthgen.manifest import load_manifest
+    from synthgen.report import summary, write_report
+
+    for path in (report, json):
+        if path and not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    load_manifest(folder)  # a folder that is no set is refused before TensorFlow takes its seconds
+    _import_tensorflow()
+    with _stages() as show:
+        evaluation = evaluate_(
+            folder, data, quick=quick, seeds=seeds, inception=inception, official=not allow_unofficial, progress=show
+        )
+    for line in summary(evaluation):
+        _print(line)
+    for note in evaluation.notes:
+        _say(f"note: {note}")
+    if json:
+        evaluation.write(json)
+        _say(f"wrote {json}")
+    if report:
+        write_report(evaluation, report)
+        _say(f"wrote {report}")
+
+
 @app.command(epilog="Examples:  synthgen preview dataset   |   synthgen preview conditional --out samples.png")
 def preview(
     source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],
@@ -238,6 +281,24 @@ _SHORT = {
 def _bar(total: int, unit: str) -> "tqdm[NoReturn]":
     """A progress bar on stderr; silent where stderr is not a terminal."""
     return tqdm(total=total, unit=unit, unit_scale=unit == "image", disable=None, dynamic_ncols=True)
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar that begins anew with every stage; silent where stderr is not a terminal."""
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(total=1, disable=None, dynamic_ncols=True, bar_format=layout, leave=False) as bar:
+        shown = ""
+
+        def show(stage: str, done: int, of: int) -> None:
+            nonlocal shown
+            if stage != shown:
+                shown = stage
+                bar.set_description(stage, refresh=False)
+                bar.reset(of)
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def _advance(bar: "tqdm[NoReturn]") -> Callable[[int], None]:

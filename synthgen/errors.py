@@ -7,6 +7,7 @@
     ├── CheckpointError      a checkpoint folder: missing, altered or malformed
     ├── ExportError          an output folder that cannot take the export
     ├── VerificationError    a set that is not what its manifest claims
+    ├── EvaluationError      a set that cannot be measured, or what measures it is missing
     └── TrainingError        training that cannot go on
         └── Interrupted      training stopped on request; what was reached is saved
 
@@ -44,6 +45,10 @@ class ExportError(SynthgenError):
 
 class VerificationError(SynthgenError):
     """A set on disk is not what its manifest claims."""
+
+
+class EvaluationError(SynthgenError):
+    """A set cannot be measured, or what is needed to measure it is missing."""
 
 
 class TrainingError(SynthgenError):

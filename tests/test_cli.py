@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from conftest import DATA, SAMPLE
 from PIL import Image
@@ -6,7 +8,7 @@ from typer.testing import CliRunner
 from synthgen.cli import app
 from synthgen.verification import verify
 
-COMMANDS = ["train", "export", "verify", "preview", "info", "recipes", "data"]
+COMMANDS = ["train", "export", "verify", "evaluate", "preview", "info", "recipes", "data"]
 
 
 def test_every_command_has_help_and_the_big_ones_examples():
@@ -46,6 +48,8 @@ def test_help_and_version_answer_without_tensorflow(synthgen):
         (["train", "--resume", "--out", "nowhere"], 2, "nothing to resume"),
         (["train", "--seed", "-1", "--recipe", "smoke", "--data", DATA], 2, "seed -1 is out of range"),
         (["verify", "nowhere"], 1, "no manifest.json here"),
+        (["evaluate", "nowhere"], 1, "no manifest.json here"),
+        (["evaluate", "nowhere", "--report", "no/folder/r.html"], 2, "there is no folder no/folder; make it first"),
         (["preview", "nowhere"], 1, "no checkpoint 'nowhere'"),
         (["info", "nowhere"], 1, "no checkpoint 'nowhere'"),
     ],
@@ -55,6 +59,20 @@ def test_user_errors_are_one_line_with_the_right_exit_code(synthgen, arguments, 
     assert result.returncode == exit_code
     assert words in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+def test_evaluate_prints_a_table_and_writes_what_is_asked_for(synthgen, export, unlabelled_checkpoint, tmp_path):
+    """Without labels no classifier has to be trained; test_readme.py evaluates a labelled set."""
+    export(tmp_path / "set", count=60, checkpoint=unlabelled_checkpoint)
+    options = ["--data", DATA, "--allow-unofficial", "--quick"]
+    result = synthgen("evaluate", "set", *options, "--report", "report.html", "--json", "evaluation.json")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0].split() == ["this", "set", "real", "images"]
+    assert "nearer to training than to test images" in result.stdout
+    assert all(line.startswith(("note: ", "wrote ")) for line in result.stderr.splitlines())
+    assert json.loads((tmp_path / "evaluation.json").read_text())["memorisation"]["synthetic"]["images"] == 60
+    assert "60 synthetic images, evaluated" in (tmp_path / "report.html").read_text()
+    assert synthgen("verify", "set").returncode == 0
 
 
 @pytest.mark.parametrize("source", ["checkpoint", "set"])

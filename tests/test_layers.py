@@ -12,19 +12,21 @@ PACKAGE = Path(__file__).parents[1] / "synthgen"
 LAYERS = [
     {"errors", "fashion"},
     {"files", "shards", "statement", "environment"},
-    {"batch", "recipe", "pictures"},
-    {"manifest", "datasets", "networks", "losses", "training_state"},
-    {"writers", "readers", "game", "checkpoint", "claim"},
-    {"training", "sampling", "integrity"},
+    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours"},
+    {"manifest", "datasets", "networks", "losses", "memorisation", "training_state"},
+    {"writers", "readers", "game", "checkpoint", "claim", "classifiers"},
+    {"training", "sampling", "integrity", "utility", "reference", "inception"},
     {"generation"},
     {"verification"},
-    {"inspection"},
+    {"inspection", "subject"},
+    {"evaluation"},
+    {"report"},
     {"__init__"},
     {"cli"},
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-LIGHT = sorted(set(RANK) - {"networks", "losses", "game", "__main__"})
+LIGHT = sorted(set(RANK) - {"networks", "losses", "game", "classifiers", "reference", "inception", "__main__"})
 
 
 def imported_modules(path: Path) -> set[str]:
