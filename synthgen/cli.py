@@ -39,6 +39,8 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:  # a picture or a report that cannot be written, a folder that may not be read
+        _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
     sys.exit(0)
 
 

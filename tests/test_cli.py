@@ -52,6 +52,7 @@ def test_help_and_version_answer_without_tensorflow(synthgen):
         (["evaluate", "nowhere", "--report", "no/folder/r.html"], 2, "there is no folder no/folder; make it first"),
         (["preview", "nowhere"], 1, "no checkpoint 'nowhere'"),
         (["info", "nowhere"], 1, "no checkpoint 'nowhere'"),
+        (["preview", "conditional", "--out", "nowhere/grid.png"], 1, "No such file or directory"),
     ],
 )
 def test_user_errors_are_one_line_with_the_right_exit_code(synthgen, arguments, exit_code: int, words: str):

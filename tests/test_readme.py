@@ -7,14 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import DATA
+from typer.testing import CliRunner
 
+from synthgen.cli import app
 from synthgen.datasets import load_real_images
 from synthgen.errors import DataError
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 SMALLER = [("--count 60000", "--count 600"), ("--count 10000", "--count 300"), ("--count 3000", "--count 300"),
            ("--regenerate 1000", "--regenerate 10"), ("--recipe conditional", "--recipe smoke"),
-           ("--recipe notebook --set training.epochs=2", "--recipe smoke --set training.epochs=1")]  # fmt: skip
+           ("--recipe notebook --set training.epochs=2", "--recipe smoke --set training.epochs=1"),
+           ("evaluate hdf5-set", f"evaluate hdf5-set --data {DATA} --allow-unofficial")]  # fmt: skip
 
 
 def blocks(language: str) -> list[str]:
@@ -34,15 +38,14 @@ def real_data():
         pytest.skip(f"needs the whole of Fashion-MNIST: {error}")
 
 
-def test_the_commands_run(real_data, tmp_path):
+def test_the_commands_run(real_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert len(commands()) >= 9
     for command in commands():
         for large, small in SMALLER:
             command = command.replace(large, small)
-        result = subprocess.run(
-            [sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, f"{command}\n{result.stderr}"
+        result = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert result.exit_code == 0, f"{command}\n{result.output}{result.exception!r}"
 
 
 def test_the_programs_run(real_data, synthgen, tmp_path):
