@@ -35,8 +35,7 @@ format: install ## Put the code into its style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## Measure what the README states: usefulness, and speed of export, verification and evaluation
-	$(BIN)/python benchmarks/utility.py
+bench: install ## Measure what the README states: speed, and usefulness of the shipped set beside real images
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/evaluation.py
 

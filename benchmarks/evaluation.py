@@ -1,8 +1,11 @@
 """Is the yardstick sound, and how long does it take? ``synthgen evaluate`` as a whole process, as a user starts it.
 
-    python benchmarks/evaluation.py                  quick and full on 60,000 real training images written as a set
-    python benchmarks/evaluation.py --set DIR        on a set already exported; its report is written beside the numbers
+    python benchmarks/evaluation.py                  quick and full, on 60,000 real training images written as a set,
+                                                     and on as many images of the shipped checkpoint
+    python benchmarks/evaluation.py --set DIR        on a set already exported
     python benchmarks/evaluation.py --quick          the quick evaluation alone
+
+Reports (HTML) and numbers (JSON) are written to ``bench-results``.
 
 The real training images, judged by the very command that judges synthetic ones, must reach what real images reach
 (91.5 to 93 % for the CNN), and must be found out as copies.
@@ -61,10 +64,25 @@ def any_manifest(scratch: Path) -> Manifest:
     return synthgen.generate(checkpoint, plan, scratch / "small", allow_unprotected=True)
 
 
-def measure(folder: Path, scratch: Path, *options: str) -> tuple[dict, float, float]:
+def shipped_set(scratch: Path) -> Path:
+    """60,000 images of the shipped checkpoint."""
+    checkpoint = synthgen.load_checkpoint()
+    plan = synthgen.plan_export(checkpoint, count=60_000, file_format="tfrecord")
+    synthgen.generate(checkpoint, plan, scratch / "shipped")
+    return scratch / "shipped"
+
+
+def real_set(scratch: Path) -> Path:
+    """The real training images as a set."""
+    real = synthgen.load_real_images("train")
+    write_set(scratch / "real", real.images, real.labels, any_manifest(scratch))
+    return scratch / "real"
+
+
+def measure(folder: Path, numbers: Path, *options: str) -> tuple[dict, float, float]:
     """Run the command once: its numbers, its seconds, its peak memory in GB."""
-    numbers = scratch / "evaluation.json"
-    command = [sys.executable, "-m", "synthgen", "evaluate", folder, "--json", numbers, *options]
+    report = numbers.with_suffix(".html")
+    command = [sys.executable, "-m", "synthgen", "evaluate", folder, "--json", numbers, "--report", report, *options]
     code = (
         "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
         "sys.stderr.write(done.stderr); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);"
@@ -87,26 +105,28 @@ def main() -> None:
 
     options.out.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        scratch, folder = Path(name), options.set
-        if folder is None:
-            real = synthgen.load_real_images("train")
-            folder = scratch / "real"
-            write_set(folder, real.images, real.labels, any_manifest(scratch))
-        kinds = [("quick", ["--quick"], QUICK_LIMIT_S), ("full", [], FULL_LIMIT_S)]
-        for kind, arguments, limit in kinds[: 1 if options.quick else 2]:
-            report = ["--report", str(options.out / f"evaluation-{kind}.html")]
-            numbers, seconds, memory = measure(folder, scratch, *arguments, *report)
-            accuracies = ", ".join(
-                f"{u['classifier']} {100 * u['synthetic']['mean']:.2f} % (ceiling {100 * u['real']['mean']:.2f} %)"
-                for u in numbers["utility"]
-            )
-            copied = numbers["memorisation"]["synthetic"]["exact_copies"]
-            print(
-                f"evaluate {kind}, {numbers['set']['count']:,} images: {seconds:.0f} s (limit {limit}), "
-                f"{memory:.2f} GB at most (limit {MEMORY_LIMIT_GB}); {accuracies}; {copied:,} exact copies; "
-                f"seconds by part: {numbers['seconds']}",
-                flush=True,
-            )
+        scratch = Path(name)
+        folders = [options.set] if options.set else [real_set(scratch), shipped_set(scratch)]
+        for folder in folders:
+            for kind, limit in [("quick", QUICK_LIMIT_S), ("full", FULL_LIMIT_S)][: 1 if options.quick else 2]:
+                arguments = ["--quick"] if kind == "quick" else []
+                numbers, *cost = measure(folder, options.out / f"{folder.name}-{kind}.json", *arguments)
+                print(line(f"{folder.name}, {kind}", numbers, *cost, limit), flush=True)
+
+
+def line(title: str, numbers: dict, seconds: float, memory: float, limit: float) -> str:
+    """What was measured, in one line."""
+    accuracies = ", ".join(
+        f"{u['classifier']} {100 * u['synthetic']['mean']:.2f} % (ceiling {100 * u['real']['mean']:.2f} %)"
+        for u in numbers["utility"]
+    )
+    fidelity, copies = numbers["fidelity"]["synthetic"], numbers["memorisation"]["synthetic"]["exact_copies"]
+    return (
+        f"evaluate {title}, {numbers['set']['count']:,} images: {seconds:.0f} s (limit {limit:.0f}), "
+        f"{memory:.2f} GB at most (limit {MEMORY_LIMIT_GB}); {accuracies}; "
+        f"Fréchet {fidelity['frechet_distance']:.2f}, precision {fidelity['precision']:.2f}, "
+        f"recall {fidelity['recall']:.2f}; {copies:,} exact copies; seconds by part: {numbers['seconds']}"
+    )
 
 
 if __name__ == "__main__":
