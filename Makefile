@@ -24,7 +24,7 @@ dataset: install ## Export 60,000 labelled images from the shipped checkpoint an
 	$(BIN)/synthgen verify $(OUT) --regenerate 256
 
 test: install ## Run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 lint: install ## Check style and types
 	$(BIN)/ruff check .

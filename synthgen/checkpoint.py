@@ -20,6 +20,7 @@ import numpy as np
 
 from synthgen.errors import CheckpointError, RecipeError
 from synthgen.files import publish, sha256_of_json, write_json
+from synthgen.hdf5 import own_dataset
 from synthgen.recipe import Recipe
 from synthgen.statement import PrivacyStatement
 
@@ -42,6 +43,7 @@ class Checkpoint:
         sha256: its identity, over architecture and weights.
         recipe: how it was built and trained.
         privacy: what may be claimed for its images.
+        architecture: the part of the recipe, as it is written in the folder, that the identity covers.
         training: steps, epochs, seed, seconds, data checksum, per-epoch history, versions.
     """
 
@@ -49,6 +51,7 @@ class Checkpoint:
     sha256: str
     recipe: Recipe
     privacy: PrivacyStatement
+    architecture: dict[str, Any]
     training: dict[str, Any]
 
     @property
@@ -77,6 +80,8 @@ class Checkpoint:
         except (ValueError, KeyError, OSError, UserWarning) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {reason}") from error
+        if weights_sha256(self.path / WEIGHTS_NAME, self.architecture) != self.sha256:
+            raise CheckpointError(f"{self.path}: changed while it was read; is a training at work there?")
         return model
 
 
@@ -109,7 +114,9 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
             f"{path}: the weights hash to {found[:12]}… but the checkpoint says {str(sha256)[:12]}…: "
             "one of its files was altered; fetch it anew"
         )
-    return Checkpoint(path=path, sha256=found, recipe=recipe, privacy=privacy, training=training)
+    return Checkpoint(
+        path=path, sha256=found, recipe=recipe, privacy=privacy, architecture=architecture, training=training
+    )
 
 
 def save_checkpoint(
@@ -171,15 +178,13 @@ def weights_sha256(path: Path, architecture: dict[str, Any]) -> str:
 def _own_datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
     """Every dataset below ``group`` in order of name, refusing any link or storage outside the file."""
     for name in sorted(group):
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"'{name}' is a link")
-        member = group[name]
-        if isinstance(member, h5py.Group):
-            yield from _own_datasets(member)
-        elif member.is_virtual or member.external or member.dtype.kind not in "fiu":
-            raise ValueError(f"'{name}' is not a plain array of numbers")
+        if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group):
+            yield from _own_datasets(group[name])
         else:
-            yield member
+            dataset = own_dataset(group, name)
+            if dataset.dtype.kind not in "fiu":
+                raise ValueError(f"'{name}' is {dataset.dtype}; expected numbers")
+            yield dataset
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

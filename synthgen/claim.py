@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen.errors import ExportError
-from synthgen.files import exclusive_lock, write_json
+from synthgen.files import exclusive_lock, remove_litter, write_json
 from synthgen.manifest import MANIFEST_NAME, load_manifest
 
 WORK_FOLDER = ".synthgen"  # holds the claim, finished shards' records and what is being written
@@ -41,6 +41,8 @@ def claim_folder(out: Path, job: dict[str, Any], *, resume: bool) -> Iterator[No
     with exclusive_lock(work / "lock") as alone:
         if not alone:
             raise ExportError(f"{out}: another export is at work here; wait for it or choose another --out")
+        remove_litter(out)
+        remove_litter(work)
         if (work / _JOB_NAME).exists():
             _expect_same_job(out, json.loads((work / _JOB_NAME).read_text("utf-8")), job, resume)
         else:
@@ -63,6 +65,7 @@ def _expect_same_set(out: Path, job: dict[str, Any], resume: bool) -> None:
     found = {
         "checkpoint": manifest.checkpoint.sha256,
         "shards": len(manifest.shards),
+        "made_with": job["made_with"],  # a finished set stays finished, wherever it was made
         **{k: getattr(manifest, k) for k in ("seed", "labels", "split", "format", "start", "count")},
     }
     if found != job or not resume:

@@ -49,7 +49,9 @@ def train(
     recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file. [default: conditional]")] = None,
     data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
     out: Annotated[Path | None, typer.Option(help="Checkpoint folder. [default: runs/RECIPE]")] = None,
-    seed: Annotated[int, typer.Option(help="Decides initial weights, image order and noise.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides initial weights, image order and noise. [default: 0]")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -61,10 +63,11 @@ def train(
 
     if resume and recipe is None and not set_:
         out = out or Path("runs/conditional")
-        chosen, seed = resumable_recipe(out)
+        chosen, begun_with = resumable_recipe(out)
+        seed = begun_with if seed is None else seed
     else:
         chosen = load_recipe(recipe or "conditional", set_ or [])
-    plan = plan_training(chosen, data, seed)
+    plan = plan_training(chosen, data, seed or 0)
     out = out or Path("runs") / chosen.name
     _say(f"{chosen.name}: {chosen.description}")
     _say(

@@ -39,7 +39,7 @@ OFFICIAL_SHA256 = {
 IDX_PREFIX = {"train": "train", "test": "t10k"}
 
 _IMAGE_MAGIC, _LABEL_MAGIC = 0x00000803, 0x00000801  # unsigned bytes in three and in one dimension
-_MAX_IMAGES = 50_000_000  # 39 GB; what a header claims beyond this is refused unread
+MAX_IDX_IMAGES = 50_000_000  # 39 GB; what a header claims beyond this is refused unread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +72,20 @@ def find_data(folder: Path | None = None) -> Path:
     """The folder of the real images.
 
     Args:
-        folder: the only place to look, when given; else the usual places in their order, then the network.
+        folder: the only place to look, when it or ``$SYNTHGEN_DATA`` is given; else the usual places in their
+            order, then the network.
 
     Raises:
         DataError: the four files are in none of them and cannot be downloaded.
     """
-    for candidate in [folder] if folder else search_folders():
+    if folder is None and (named := os.environ.get("SYNTHGEN_DATA")):
+        folder = Path(named)
+    for candidate in [folder] if folder else [DEBIAN_FOLDER, _keras_cache()]:
         if all(_idx_path(candidate, name) for name in OFFICIAL_SHA256):
             return candidate
     if folder:
         raise DataError(f"{folder}: no Fashion-MNIST here; expected {', '.join(OFFICIAL_SHA256)} (.gz or not)")
     return _download()
-
-
-def search_folders() -> list[Path]:
-    """The folders looked into when none is named, in their order."""
-    named = os.environ.get("SYNTHGEN_DATA")
-    return [*([Path(named)] if named else []), DEBIAN_FOLDER, _keras_cache()]
 
 
 def load_real_images(split: str, folder: Path | None = None, *, official: bool = True) -> RealImages:
@@ -107,6 +104,8 @@ def load_real_images(split: str, folder: Path | None = None, *, official: bool =
     names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
     paths = [_require(folder, name) for name in names]
     images, labels = read_idx_images(paths[0]), read_idx_labels(paths[1])
+    if not len(images):
+        raise DataError(f"{folder}: the {split} split is empty")
     if len(images) != len(labels):
         raise DataError(f"{folder}: {len(images)} images but {len(labels)} labels in the {split} split")
     known = all(
@@ -120,22 +119,26 @@ def load_real_images(split: str, folder: Path | None = None, *, official: bool =
     return RealImages.of(images, labels, official=known)
 
 
-def read_idx_images(path: Path) -> Images:
+def read_idx_images(path: Path, count: int | None = None) -> Images:
     """Read an IDX file of 28×28 images, gzipped or not: uint8, shape (N, 28, 28).
 
+    Args:
+        path: the file.
+        count: how many images it must hold, if that is known.
+
     Raises:
-        DataError: wrong magic number or shape, truncated, or longer than its header says.
+        DataError: wrong magic number, shape or count, truncated, or longer than its header says.
     """
-    return _read_idx(path, _IMAGE_MAGIC, (IMAGE_SIDE, IMAGE_SIDE))
+    return _read_idx(path, _IMAGE_MAGIC, (IMAGE_SIDE, IMAGE_SIDE), count)
 
 
-def read_idx_labels(path: Path) -> Labels:
+def read_idx_labels(path: Path, count: int | None = None) -> Labels:
     """Read an IDX file of labels, gzipped or not: uint8, shape (N,), values 0 to 9.
 
     Raises:
         DataError: as ``read_idx_images``, or a label above 9.
     """
-    labels = _read_idx(path, _LABEL_MAGIC, ())
+    labels = _read_idx(path, _LABEL_MAGIC, (), count)
     if labels.size and labels.max() >= NUM_CLASSES:
         raise DataError(f"{path}: label {labels.max()} found; expected 0 to {NUM_CLASSES - 1}")
     return labels
@@ -147,7 +150,7 @@ def idx_header(count: int, *, images: bool) -> bytes:
     return np.array(header, ">u4").tobytes()
 
 
-def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...], expected_count: int | None) -> npt.NDArray[np.uint8]:
     item_bytes = int(np.prod(item_shape, dtype=np.int64))
     header_bytes = 4 * (2 + len(item_shape))
     try:
@@ -158,8 +161,10 @@ def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> npt.NDArra
                 raise DataError(f"{path}: magic number 0x{found:08x}; expected 0x{magic:08x}")
             if shape != item_shape:
                 raise DataError(f"{path}: images of shape {shape}; expected {item_shape}")
-            if count > _MAX_IMAGES or count * item_bytes > _most_decompressed(path):
+            if count > MAX_IDX_IMAGES or count * item_bytes > _most_decompressed(path):
                 raise DataError(f"{path}: the header claims {count} items, more than the file can hold")
+            if expected_count not in (None, count):
+                raise DataError(f"{path}: the header claims {count} items; expected {expected_count}")
             data = stream.read(count * item_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

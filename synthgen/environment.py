@@ -1,5 +1,6 @@
 """What a result was made with: library versions and the machine, found without importing TensorFlow."""
 
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,7 @@ def made_with() -> dict[str, str]:
         "device": "CPU",
         "processor": _processor(),
         "vector_instructions": " ".join(_vector_instructions()),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),  # other kernels, other rounding
     }
 
 

@@ -63,19 +63,19 @@ def compare(real: Features, other: Features) -> Comparison:
     The Fréchet and the kernel distance use all vectors; the others, which depend on how many there are, the first of
     ``real`` as many as of ``other``: let them stand in random order.
     """
-    n, size = other.shape
+    n, size = min(len(real), len(other)), other.shape[1]
     problems = []
     if n <= size:  # the covariance of N vectors has rank N - 1 at most
         problems.append(f"no Fréchet distance: {n:,} images are too few for {size:,} features")
     if n < _FEWEST:
         problems.append(f"no kernel distance, precision, recall, density or coverage: {n} images; {_FEWEST} are needed")
-    few, equal = n < _FEWEST, real[:n]
+    few = n < _FEWEST
     return Comparison(
-        vectors=n,
+        vectors=len(other),
         frechet=None if n <= size else frechet_distance(real, other),
         kernel=None if few else kernel_distance(real, other),
-        manifolds=None if few else precision_recall(equal, other),
-        balls=None if few else density_coverage(equal, other),
+        manifolds=None if few else precision_recall(real[:n], other[:n]),
+        balls=None if few else density_coverage(real[:n], other[:n]),
         problems=tuple(problems),
     )
 

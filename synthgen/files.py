@@ -107,6 +107,18 @@ def is_inside(name: str) -> bool:
     return not any(part in ("", ".", "..") or "\\" in part or ":" in part or "\0" in part for part in parts)
 
 
+def is_own_file(folder: Path, name: str) -> bool:
+    """Whether ``folder / name`` is a plain file that really lies there, not a pipe and not reached through a link."""
+    path = folder / name
+    return path.is_file() and path.resolve() == folder.resolve() / name
+
+
+def remove_litter(folder: Path) -> None:
+    """Delete what a killed ``publish`` left directly in ``folder``."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

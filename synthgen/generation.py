@@ -13,11 +13,12 @@ import numpy as np
 from synthgen.batch import SetDigest, join_block_digests
 from synthgen.checkpoint import Checkpoint
 from synthgen.claim import WORK_FOLDER, claim_folder
+from synthgen.datasets import MAX_IDX_IMAGES
 from synthgen.environment import made_with
 from synthgen.errors import ExportError, UsageError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.files import flush_all, flush_to_disk, write_json
-from synthgen.integrity import shard_problems
+from synthgen.integrity import file_problem, shard_problems
 from synthgen.manifest import (
     MANIFEST_NAME,
     CheckpointRecord,
@@ -83,8 +84,11 @@ def plan_export(
     """
     if shards is None:
         shards = 1 if file_format in SINGLE_FILE_FORMATS else default_shards(count)
-    if file_format == "idx" and shards != 1:
-        raise UsageError(f"shards {shards}: the idx format is one file by nature; leave --shards out")
+    if file_format == "idx" and (shards != 1 or count > MAX_IDX_IMAGES):
+        raise UsageError(
+            f"shards {shards}, count {count}: the idx format is one file by nature, "
+            f"of at most {MAX_IDX_IMAGES:,} images"
+        )
     rule = LabelRule.parse(labels) if checkpoint.recipe.conditional else None
     if rule is None and labels != "balanced":
         raise UsageError(
@@ -126,6 +130,7 @@ def generate(
         with claim_folder(out, _job_document(checkpoint, export), resume=resume):
             if (out / MANIFEST_NAME).exists():
                 manifest = load_manifest(out)
+                _expect_intact(out, manifest)
                 progress(manifest.count)
             else:
                 records = _write_shards(checkpoint, export, out, progress)
@@ -138,6 +143,14 @@ def generate(
     return manifest
 
 
+def _expect_intact(out: Path, manifest: Manifest) -> None:
+    problems = [problem for file in manifest.sidecars if (problem := file_problem(out, file))]
+    for shard in manifest.shards:
+        problems += shard_problems(out, manifest.format, shard.files)
+    if problems:
+        raise ExportError(f"{out}: holds this set, but spoilt: {problems[0]}; remove it and export anew")
+
+
 def _job_document(checkpoint: Checkpoint, export: Export) -> dict[str, Any]:
     return {
         "checkpoint": checkpoint.sha256,
@@ -146,6 +159,7 @@ def _job_document(checkpoint: Checkpoint, export: Export) -> dict[str, Any]:
         "split": export.split,
         "format": export.file_format,
         **dataclasses.asdict(export.plan),
+        "made_with": made_with(),  # a set drawn half here, half elsewhere would be reproducible nowhere
     }
 
 

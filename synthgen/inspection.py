@@ -21,7 +21,7 @@ def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
 
     Args:
         source: a checkpoint's name or folder, or an exported set's folder.
-        columns: how many of each class, a class a row; without labels a square of that side.
+        columns: how many of each class, a class a row; without labels as many rows of the first images.
 
     Returns:
         uint8, shape (N, 28, 28).

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthgen.files import sha256_of_file
+from synthgen.files import is_own_file, sha256_of_file
 from synthgen.manifest import FileRecord
 from synthgen.readers import read_listing
 
@@ -11,7 +11,7 @@ from synthgen.readers import read_listing
 def shard_problems(folder: Path, file_format: str, files: Sequence[FileRecord]) -> list[str]:
     """What is wrong with a shard's files, one line each; for PNG with every image its listing vouches for."""
     problems = [problem for file in files if (problem := file_problem(folder, file))]
-    if file_format == "png":
+    if file_format == "png" and not problems:
         problems += _listing_problems(folder, files[0].name)
     return problems
 
@@ -20,7 +20,7 @@ def file_problem(folder: Path, file: FileRecord) -> str | None:
     """What is wrong with one file, or None: missing, of another size, or of another SHA-256."""
     path = folder / file.name
     try:
-        if not _is_own_file(folder, path):
+        if not is_own_file(folder, file.name):
             return f"{file.name}: missing"
         size = path.stat().st_size
         if size != file.bytes:
@@ -36,18 +36,12 @@ def _listing_problems(folder: Path, listing: str) -> list[str]:
     """PNG shards vouch for their images through a listing; the listing itself is a file of the manifest."""
     try:
         entries = read_listing(folder / listing)
-    except (OSError, ValueError):
-        return []  # reported as a missing or altered file
+    except (OSError, ValueError) as error:
+        return [f"{listing}: {error}"]
     problems = []
     for digest, name in entries:
-        path = folder / name
-        if not _is_own_file(folder, path):
+        if not is_own_file(folder, name):
             problems.append(f"{name}: missing")
-        elif sha256_of_file(path) != digest:
+        elif sha256_of_file(folder / name) != digest:
             problems.append(f"{name}: altered: its SHA-256 is not the one listed")
     return problems
-
-
-def _is_own_file(folder: Path, path: Path) -> bool:
-    """Whether ``path`` is a plain file that really lies below ``folder``, not reached through a link."""
-    return path.is_file() and path.resolve() == folder.resolve() / path.relative_to(folder)

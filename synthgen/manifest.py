@@ -15,7 +15,7 @@ from synthgen.errors import RecipeError, UsageError, VerificationError
 from synthgen.fashion import CLASS_NAMES
 from synthgen.files import is_inside, sha256_of_file, sha256_of_json, write_json
 from synthgen.recipe import Recipe
-from synthgen.shards import MAX_INDEX, MAX_SEED, MAX_SHARDS, LabelRule, Shard
+from synthgen.shards import MAX_INDEX, MAX_SEED, MAX_SHARDS, LabelRule
 from synthgen.statement import PrivacyStatement
 
 MANIFEST_NAME = "manifest.json"
@@ -136,6 +136,7 @@ def _parse(document: Any) -> Manifest:
         body,
         checkpoint=lambda value: _record(CheckpointRecord, value),
         privacy=PrivacyStatement.from_dict,
+        made_with=_texts,
         class_counts=_integers,
         shards=lambda value: _records(_shard_record, value),
         sidecars=lambda value: _records(_file_record, value),
@@ -150,8 +151,8 @@ def _check_consistency(manifest: Manifest) -> None:
     _expect(recipe_sha256 == manifest.checkpoint.recipe_sha256, "the recipe is not the one its hash names")
     _expect(0 <= manifest.seed <= MAX_SEED, f"seed {manifest.seed} is out of range")
     _expect(manifest.split in ("train", "test"), f"split {manifest.split!r}")
-    _expect(0 <= manifest.start <= MAX_INDEX, f"start {manifest.start} is out of range")
-    _expect(manifest.count >= 1, f"count {manifest.count}")
+    _expect(manifest.start >= 0 and manifest.count >= 1, f"start {manifest.start}, count {manifest.count}")
+    _expect(manifest.start + manifest.count <= MAX_INDEX, f"start {manifest.start} + count {manifest.count}: too many")
     _expect(1 <= len(manifest.shards) <= MAX_SHARDS, f"{len(manifest.shards)} shards")
     if manifest.labelled:
         try:
@@ -187,8 +188,22 @@ def _record(record: type[Any], document: Any, **converters: Callable[[Any], Any]
             type(document[name]) is expected,
             f"{name} is {document[name]!r:.80}; expected {expected.__name__}",
         )
+        _expect_printable(document[name], name)
         values[name] = document[name]
     return record(**values)
+
+
+def _expect_printable(value: Any, name: str) -> None:
+    """Refuse texts that would play tricks on a terminal or cannot be encoded, also inside nested values."""
+    if isinstance(value, str):
+        _expect(value.isprintable(), f"{name} holds characters that cannot be printed")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _expect_printable(key, name)
+            _expect_printable(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            _expect_printable(item, name)
 
 
 def _records(parse: Callable[[Any], Any], value: Any) -> tuple[Any, ...]:
@@ -207,6 +222,12 @@ def _file_record(value: Any) -> FileRecord:
     return record
 
 
+def _texts(value: Any) -> dict[str, str]:
+    _expect(isinstance(value, dict) and all(type(v) is str for v in value.values()), "made_with holds no texts")
+    _expect_printable(value, "made_with")
+    return dict(value)
+
+
 def _integers(value: Any) -> tuple[int, ...]:
     _expect(isinstance(value, list) and all(type(item) is int for item in value), "class_counts are no integers")
     return tuple(value)
@@ -215,8 +236,3 @@ def _integers(value: Any) -> tuple[int, ...]:
 def _expect(condition: bool, problem: str) -> None:
     if not condition:
         raise ValueError(problem)
-
-
-def shard_of(manifest: Manifest, record: ShardRecord) -> Shard:
-    """The shard of the plan that ``record`` is the result of."""
-    return Shard(index=record.index, of=len(manifest.shards), start=record.start, count=record.count)

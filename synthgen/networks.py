@@ -21,6 +21,11 @@ if keras.backend.backend() != "tensorflow":
         f"Keras runs on {keras.backend.backend()} here; synthgen needs KERAS_BACKEND=tensorflow, or none set"
     )
 
+# A user's keras.json must not change a pixel.
+keras.config.set_floatx("float32")
+keras.config.set_dtype_policy("float32")
+keras.config.set_image_data_format("channels_last")
+
 _STEM_SIDE = 7  # pixels; two stages double it to 14 and 28
 _LEAKY_SLOPE = 0.2
 _BATCH_NORM_MOMENTUM = 0.9
@@ -88,7 +93,8 @@ def build_discriminator(recipe: Recipe) -> keras.Model:
 def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callable[..., npt.NDArray[np.uint8]]:
     """The generator as (latents (batch, size), labels (batch,) or None) → uint8 images (batch, 28, 28).
 
-    Traced once, at one batch shape and with ``training=False``, so that a pixel depends on its own latent alone.
+    Traced once, at one batch shape and with ``training=False``, so that a pixel depends on its own latent alone; and
+    on the processor even where there is a GPU, which would round otherwise.
     """
     latent_spec = tf.TensorSpec((batch, recipe.latent.size), tf.float32)
 
@@ -99,13 +105,15 @@ def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callab
 
         @tf.function(input_signature=[latent_spec])  # type: ignore[untyped-decorator]
         def draw(noise: tf.Tensor) -> tf.Tensor:
-            return to_pixels(generator(noise, training=False))
+            with tf.device("/CPU:0"):
+                return to_pixels(generator(noise, training=False))
 
         return lambda noise, labels=None: _as_array(draw(noise))
 
     @tf.function(input_signature=[latent_spec, tf.TensorSpec((batch,), tf.uint8)])  # type: ignore[untyped-decorator]
     def draw_class(noise: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        return to_pixels(generator([noise, tf.one_hot(labels, NUM_CLASSES)], training=False))
+        with tf.device("/CPU:0"):
+            return to_pixels(generator([noise, tf.one_hot(labels, NUM_CLASSES)], training=False))
 
     return lambda noise, labels: _as_array(draw_class(noise, labels))
 

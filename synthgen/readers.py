@@ -18,7 +18,8 @@ from PIL import Image, UnidentifiedImageError
 from synthgen.datasets import read_idx_images, read_idx_labels
 from synthgen.errors import DataError, VerificationError
 from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, NUM_CLASSES, class_folder
-from synthgen.files import is_inside
+from synthgen.files import is_inside, is_own_file
+from synthgen.hdf5 import own_dataset
 from synthgen.shards import BLOCK_IMAGES
 
 Run = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]
@@ -41,6 +42,9 @@ def read_shard(file_format: str, folder: Path, names: list[str], count: int) -> 
         VerificationError: a file is malformed, or the shard holds fewer or more than ``count`` images.
     """
     found = 0
+    for name in names:
+        if not is_own_file(folder, name):
+            raise VerificationError(f"{name}: missing")
     try:
         for images, labels in READERS[file_format](folder, names, count):
             found += len(images)
@@ -147,12 +151,7 @@ def _read_hdf5(folder: Path, names: list[str], count: int) -> Iterator[Run]:
 
 
 def _checked_dataset(file: h5py.File, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
-    link = file.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):  # a soft or external link could reach another file
-        raise ValueError(f"'{name}' is missing or a link")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        raise ValueError(f"'{name}' does not hold its own data")
+    dataset = own_dataset(file, name)
     if dataset.shape != shape or dataset.dtype != np.uint8:
         raise ValueError(f"'{name}' is {dataset.dtype} {dataset.shape}; expected uint8 {shape}")
     return dataset
@@ -162,10 +161,17 @@ def _read_png(folder: Path, names: list[str], count: int) -> Iterator[Run]:
     entries = read_listing(folder / names[0])
     for first in range(0, len(entries), BLOCK_IMAGES):
         piece = [name for _, name in entries[first : first + BLOCK_IMAGES]]
-        images = np.stack([_decode_png((folder / name).read_bytes()) for name in piece])
+        images = np.stack([_read_png_file(folder, name) for name in piece])
         labels = [_LABEL_OF_FOLDER.get(Path(name).parent.name) for name in piece]
         known = [label for label in labels if label is not None]
         yield images, np.array(known, np.uint8) if len(known) == len(piece) else None
+
+
+def _read_png_file(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+    if not is_own_file(folder, name):
+        raise ValueError(f"{name} is missing")
+    with (folder / name).open("rb") as stream:
+        return _decode_png(stream.read(_MAX_RECORD_BYTES))
 
 
 def read_listing(path: Path) -> list[tuple[str, str]]:
@@ -186,10 +192,8 @@ def read_listing(path: Path) -> list[tuple[str, str]]:
 
 
 def _read_idx(folder: Path, names: list[str], count: int) -> Iterator[Run]:
-    images = read_idx_images(folder / names[0])
-    labels = read_idx_labels(folder / names[1]) if len(names) > 1 else None
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    images = read_idx_images(folder / names[0], count)
+    labels = read_idx_labels(folder / names[1], count) if len(names) > 1 else None
     yield images, labels
 
 

@@ -5,6 +5,7 @@ A ``Recipe`` is frozen and checked when it is made: an unknown key, a wrong type
 """
 
 import dataclasses
+import re
 import tomllib
 import types
 import typing
@@ -123,6 +124,10 @@ class Recipe(_Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):  # it names folders
+            raise RecipeError(f"name = {self.name!r:.80}: expected letters, digits, '.', '_' and '-', at most 64")
+        if not self.description.isprintable():
+            raise RecipeError(f"description = {self.description!r:.80}: expected one printable line")
         if self.conditional != (self.discriminator.projection_size > 0):
             raise RecipeError(
                 f"discriminator.projection_size = {self.discriminator.projection_size}: expected "

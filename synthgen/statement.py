@@ -34,6 +34,8 @@ class PrivacyStatement:
             raise ValueError("the privacy statement is missing or of an unknown form")
         if document["guarantee"] != "none" or not all(isinstance(v, str) for v in document.values()):
             raise ValueError(f"privacy guarantee {document['guarantee']!r} is unknown to this version")
+        if not all(value.isprintable() for value in document.values()):
+            raise ValueError("the privacy statement holds characters that cannot be printed")
         return cls(**document)
 
 

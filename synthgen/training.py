@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, save_checkpoint
+from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.datasets import RealImages, load_real_images
 from synthgen.environment import made_with
 from synthgen.errors import Interrupted, TrainingError, UsageError
 from synthgen.fashion import NUM_CLASSES
-from synthgen.files import publish
+from synthgen.files import exclusive_lock, publish, remove_litter
 from synthgen.pictures import save_contact_sheet
 from synthgen.recipe import Recipe
 from synthgen.shards import BLOCK_IMAGES, LabelRule, latents
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from synthgen.game import Game
 
 METRICS_NAME = "metrics.csv"
+_LOCK_NAME = ".lock"
 MAX_TRAINING_SEED = (1 << 32) - 1
 _NO_SIGNAL_LOSS = 1e-4  # a discriminator this sure of itself gives the generator nothing to learn from
 _LEAST_SPREAD = 1e-3  # standard deviation between images, in [0, 1]: below it the generator draws one picture
@@ -92,7 +93,13 @@ def plan_training(recipe: Recipe, data_folder: Path | None = None, seed: int = 0
     """
     if not 0 <= seed <= MAX_TRAINING_SEED:
         raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
-    return TrainingPlan(recipe=recipe, data=training_images(recipe, data_folder), seed=seed)
+    plan = TrainingPlan(recipe=recipe, data=training_images(recipe, data_folder), seed=seed)
+    if recipe.training.discriminator_steps > plan.steps_per_epoch:
+        raise UsageError(
+            f"training.discriminator_steps = {recipe.training.discriminator_steps}: expected at most the "
+            f"{plan.steps_per_epoch} batches of an epoch"
+        )
+    return plan
 
 
 def training_images(recipe: Recipe, folder: Path | None = None) -> RealImages:
@@ -139,10 +146,18 @@ def train(
     _check_folder(out, resume)
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
-        run = _Run(plan, out, Game(plan.recipe, plan.seed, plan.total_steps))
-        if resume:
-            run.restore()
-        return _play_on(run, on_step, on_epoch, should_stop)
+        with exclusive_lock(out / _LOCK_NAME) as alone:
+            if not alone:
+                raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
+            remove_litter(out)
+            run = _Run(plan, out, Game(plan.recipe, plan.seed, plan.total_steps))
+            if resume:
+                run.restore()
+            else:
+                run.save_state()  # from here on the run can be resumed, whatever happens
+            checkpoint = _play_on(run, on_step, on_epoch, should_stop)
+        (out / _LOCK_NAME).unlink(missing_ok=True)
+        return checkpoint
     except OSError as error:
         reason = error.strerror or str(error)
         raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
@@ -227,7 +242,7 @@ class _Run:
         for name, value in figures.items():
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"{name} became {value} at step {self.step}: lower the learning rates; {self._what_is_kept()}"
+                    f"{name} became {value} at step {self.step}: lower the learning rates; {self._what_now()}"
                 )
             self._sums[name] += value
             self._counts[name] += 1
@@ -246,16 +261,14 @@ class _Run:
         self._seconds = 0.0
         if epoch % self.plan.recipe.training.sample_every_epochs == 0 or self.step == self.plan.total_steps:
             self._save_samples(self.out / "samples" / f"epoch-{epoch:04d}.png", images)
-            self.save_checkpoint()
+            self._save_checkpoint(images)
         self.save_state()
         return summary
 
     def save_state(self) -> None:
         """Publish all that a resumed run needs, in one file, and the metrics table beside it."""
         header = {
-            "recipe": self.plan.recipe.to_dict(),
-            "seed": self.plan.seed,
-            "data": self.plan.data.sha256,
+            **self._identity(),
             "step": self.step,
             "history": [asdict(summary) for summary in self.history],
             "sums": self._sums,
@@ -268,12 +281,8 @@ class _Run:
     def restore(self) -> None:
         """Take up the saved state of the same recipe, seed and data."""
         header = read_header(self.out)
-        wanted = {
-            "recipe": self.plan.recipe.to_dict(),
-            "seed": self.plan.seed,
-            "data": self.plan.data.sha256,
-        }
-        different = [name for name, value in wanted.items() if header[name] != value]
+        wanted = self._identity()
+        different = [name for name, value in wanted.items() if header.get(name) != value]
         if different:
             raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
         with open_state(self.out) as state:
@@ -283,9 +292,24 @@ class _Run:
         self._sums, self._counts, self._seconds = header["sums"], header["counts"], header["seconds"]
         self._batches = self._follow_order()
 
-    def save_checkpoint(self) -> Checkpoint:
-        """Write the checkpoint of the generator as it is now."""
-        self._save_samples(self.out / SAMPLES_NAME, self._draw_samples())
+    def complete(self) -> Checkpoint:
+        """The checkpoint that the last epoch left; the state to resume from is of no more use."""
+        checkpoint = load_checkpoint(self.out)
+        (self.out / STATE_NAME).unlink(missing_ok=True)
+        return checkpoint
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be equal for a resumed run to give the weights of an unbroken one."""
+        return {
+            "recipe": self.plan.recipe.to_dict(),
+            "seed": self.plan.seed,
+            "data": self.plan.data.sha256,
+            "made_with": made_with(),
+        }
+
+    def _save_checkpoint(self, images: npt.NDArray[np.uint8]) -> None:
+        """Write the checkpoint of the generator as it is now, with the ``images`` it draws."""
+        self._save_samples(self.out / SAMPLES_NAME, images)
         data = self.plan.data
         training = {
             "steps": self.step,
@@ -297,13 +321,7 @@ class _Run:
             "made_with": made_with(),
         }
         privacy = no_guarantee(self._describe_data())
-        return save_checkpoint(self.out, self.game.best_generator, self.plan.recipe, privacy, training)
-
-    def complete(self) -> Checkpoint:
-        """Write the final checkpoint; the state to resume from is of no more use."""
-        checkpoint = self.save_checkpoint()
-        (self.out / STATE_NAME).unlink(missing_ok=True)
-        return checkpoint
+        save_checkpoint(self.out, self.game.best_generator, self.plan.recipe, privacy, training)
 
     def _describe_data(self) -> str:
         section, data = self.plan.recipe.data, self.plan.data
@@ -329,16 +347,20 @@ class _Run:
             raise TrainingError(
                 f"discriminator loss fell to {summary.discriminator_loss:.1e} in epoch {summary.epoch}: it tells "
                 "real from forged perfectly, so the generator learns nothing; lower its learning rate; "
-                f"{self._what_is_kept()}"
+                f"{self._what_now()}"
             )
         if spread < _LEAST_SPREAD:
             raise TrainingError(
                 f"the generator collapsed in epoch {summary.epoch}: its images differ by {spread:.1e} of the grey "
-                f"scale; lower its learning rate or raise training.ema_decay; {self._what_is_kept()}"
+                f"scale; lower its learning rate or raise training.ema_decay; {self._what_now()}"
             )
 
-    def _what_is_kept(self) -> str:
-        return f"the state of epoch {len(self.history)} is kept" if self.history else "nothing was worth keeping"
+    def _what_now(self) -> str:
+        """The cure and the comfort behind a failed game."""
+        every = self.plan.recipe.training.sample_every_epochs
+        saved = len(self.history) // every * every
+        kept = f"; the checkpoint of epoch {saved} is kept in {self.out}" if saved else ""
+        return f"train anew with other values in another --out{kept}"
 
     def _save_samples(self, path: Path, images: npt.NDArray[np.uint8]) -> None:
         save_contact_sheet(path, images, columns=10 if self.plan.recipe.conditional else 9)
@@ -373,7 +395,8 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise UsageError(f"{out}: nothing to resume here; expected a {STATE_NAME}")
     if not resume and has_state:
         raise UsageError(f"{out}: holds an interrupted run; go on with --resume or choose another --out")
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    leftovers = {_LOCK_NAME, "samples"}  # of a run that was killed before it had anything to save
+    if not resume and out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - leftovers):
         raise UsageError(f"{out}: is not empty; choose a new folder with --out")
 
 

@@ -14,7 +14,7 @@ from synthgen.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
 from synthgen.claim import WORK_FOLDER
 from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
-from synthgen.fashion import NUM_CLASSES
+from synthgen.fashion import NUM_CLASSES, class_folder
 from synthgen.integrity import file_problem, shard_problems
 from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest
 from synthgen.readers import READERS, read_listing, read_shard
@@ -66,10 +66,11 @@ def verify(
     manifest = load_manifest(folder)
     if manifest.format not in READERS:
         raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(READERS)}")
-    if regenerate:
+    if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
-    problems = [*_file_problems(folder, manifest), *_stranger_problems(folder, manifest)]
-    problems += _content_problems(folder, manifest, progress)
+    problems = _file_problems(folder, manifest) or _stranger_problems(folder, manifest)
+    if not problems:  # files that are not what was written are not opened
+        problems = [*_origin_problems(manifest, checkpoint), *_content_problems(folder, manifest, progress)]
     if regenerate and checkpoint and not problems:
         problems += _regeneration_problems(folder, manifest, checkpoint, regenerate)
     return Report(manifest=manifest, problems=tuple(problems), regenerated=min(regenerate, manifest.count))
@@ -102,22 +103,38 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _stranger_problems(folder: Path, manifest: Manifest) -> list[str]:
-    """Files that lie among the set's own and that no one vouches for: a loader might read them."""
-    known = {file.name for file in manifest.files()} | {MANIFEST_NAME}
+    """What lies among the set's own files and no one vouches for: a loader might read it, or count it as a class."""
+    files = {file.name for file in manifest.files()} | {MANIFEST_NAME}
     if manifest.format == "png":
         for shard in manifest.shards:
-            try:
-                known |= {name for _, name in read_listing(folder / shard.files[0].name)}
-            except (OSError, ValueError):
-                return []
-    suffixes = {Path(name).suffix.split("-")[0] for name in known} - {".json"}
+            files |= {name for _, name in read_listing(folder / shard.files[0].name)}
+    folders = {parent.as_posix() for name in files for parent in Path(name).parents}
+    folders |= {f"{manifest.split}/{class_folder(label)}" for label in range(NUM_CLASSES)}
     strangers = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        data_like = path.suffix.split("-")[0] in suffixes
-        if data_like and path.is_file() and name not in known and not name.startswith(f"{WORK_FOLDER}/"):
+        is_folder = path.is_dir() and not path.is_symlink()
+        if name not in (folders if is_folder else files) and name.partition("/")[0] != WORK_FOLDER:
             strangers.append(f"{name}: not part of the set; the manifest does not name it")
     return strangers
+
+
+def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[str]:
+    """Where the manifest differs from the checkpoint it names, if that is at hand: given, or built in."""
+    record = manifest.checkpoint
+    if checkpoint is None and record.name in builtin_checkpoints():
+        builtin = load_checkpoint(record.name)
+        checkpoint = builtin if builtin.sha256 == record.sha256 else None
+    if checkpoint is None or checkpoint.sha256 != record.sha256:
+        return []
+    problems = []
+    if manifest.privacy != checkpoint.privacy:
+        problems.append(f"{MANIFEST_NAME}: the privacy statement is not that of its checkpoint")
+    if record.recipe_sha256 != checkpoint.recipe.sha256:
+        problems.append(f"{MANIFEST_NAME}: the recipe is not that of its checkpoint")
+    if manifest.labelled != checkpoint.recipe.conditional:
+        problems.append(f"{MANIFEST_NAME}: labels '{manifest.labels}' cannot come from its checkpoint")
+    return problems
 
 
 def _content_problems(folder: Path, manifest: Manifest, progress: Progress) -> list[str]:

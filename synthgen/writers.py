@@ -220,10 +220,6 @@ class IDXWriter(_BaseWriter):
 
     def __init__(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> None:
         super().__init__(folder, shard, split, labelled=labelled)
-        if shard.of > 1:
-            raise UsageError(f"shards {shard.of}: the idx format is one file by nature; leave --shards out")
-        if shard.count >= 1 << 32:
-            raise UsageError(f"count {shard.count}: an idx file holds fewer than 2^32 images")
         self._files = [(folder / name).open("wb") for name in self.names]
         self._streams = [_gzip_without_time(file) for file in self._files]
         for stream, is_images in zip(self._streams, (True, False), strict=False):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from synthgen.batch import Batch, SetDigest
-from synthgen.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from synthgen.checkpoint import Checkpoint, save_checkpoint
 from synthgen.generation import generate, plan_export
 from synthgen.manifest import FileRecord, Manifest, ShardRecord, write_manifest
 from synthgen.recipe import Recipe, load_recipe
@@ -106,8 +106,3 @@ def synthgen(tmp_path: Path) -> Run:
         return subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300, **options)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def reloaded(tiny_checkpoint: Checkpoint) -> Checkpoint:
-    return load_checkpoint(tiny_checkpoint.path)

@@ -87,7 +87,7 @@ def test_weights_that_reach_outside_their_file_are_refused(copy, tiny_checkpoint
     path = copy / "generator.weights.h5"
     with h5py.File(path, "w") as file:
         file["layers"] = h5py.ExternalLink(str(tiny_checkpoint.path / "generator.weights.h5"), "/layers")
-    with pytest.raises(CheckpointError, match="'layers' is a link"):
+    with pytest.raises(CheckpointError, match="'layers' is missing or a link"):
         load_checkpoint(copy)
 
 

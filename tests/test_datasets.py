@@ -26,6 +26,12 @@ def test_the_environment_names_a_folder(monkeypatch):
     assert find_data() == DATA
 
 
+def test_a_folder_the_environment_names_is_not_silently_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("SYNTHGEN_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="no Fashion-MNIST here"):
+        find_data()
+
+
 def test_a_named_folder_is_the_only_place_to_look(tmp_path):
     with pytest.raises(DataError, match="no Fashion-MNIST here"):
         find_data(tmp_path)

@@ -1,5 +1,6 @@
 """Determinism, resuming, and what an output folder may hold."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -185,6 +186,36 @@ def test_a_finished_shard_that_was_altered_is_drawn_again(export, tmp_path, monk
     assert verify(tmp_path / "broken").sound
 
 
+def test_a_finished_set_that_was_spoilt_is_not_blessed_by_resume(export, tmp_path):
+    export(tmp_path / "set", file_format="idx")
+    (tmp_path / "set" / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(ExportError, match=r"holds this set, but spoilt: train-labels-idx1-ubyte\.gz: missing"):
+        export(tmp_path / "set", file_format="idx", resume=True)
+
+
+def test_an_export_begun_elsewhere_is_not_resumed(export, tmp_path, monkeypatch):
+    _interrupt_after(monkeypatch, images=700)
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path / "set", count=2000, shards=4)
+    monkeypatch.undo()
+    monkeypatch.setattr("synthgen.generation.made_with", lambda: {"tensorflow": "1.0"})
+    with pytest.raises(ExportError, match="different made_with"):
+        export(tmp_path / "set", count=2000, shards=4, resume=True)
+
+
+def test_a_users_keras_settings_change_no_pixel(tiny_checkpoint, reference, tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float16", "image_data_format": "channels_first"}')
+    code = (
+        "import sys; from pathlib import Path; import synthgen as s; c = s.load_checkpoint(sys.argv[1]);"
+        "e = s.plan_export(c, count=600, file_format='npz');"
+        "print(s.generate(c, e, Path(sys.argv[2]), allow_unprotected=True).digest)"
+    )
+    command = [sys.executable, "-c", code, str(tiny_checkpoint.path), str(tmp_path / "set")]
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.strip() == reference[1].digest
+
+
 def test_sigkill_then_resume_gives_the_digest_of_an_unbroken_export(synthgen, tiny_checkpoint, export, tmp_path):
     whole = export(tmp_path / "whole", count=6000, shards=10, file_format="tfrecord")
     arguments = ["--checkpoint", tiny_checkpoint.path, "--count", 6000, "--shards", 10, "--allow-unprotected"]
@@ -193,6 +224,8 @@ def test_sigkill_then_resume_gives_the_digest_of_an_unbroken_export(synthgen, ti
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed" / WORK_FOLDER).glob("shard-0000[2-7].json")) and time.monotonic() < deadline:
         time.sleep(0.005)
+    assert list((tmp_path / "killed" / WORK_FOLDER).glob("shard-*.json"))
+    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "manifest.json").exists()

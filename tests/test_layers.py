@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "synthgen"
 
 LAYERS = [
     {"errors", "fashion"},
-    {"files", "shards", "statement", "environment"},
+    {"files", "shards", "statement", "environment", "hdf5"},
     {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours"},
     {"manifest", "datasets", "networks", "losses", "memorisation", "training_state"},
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers"},

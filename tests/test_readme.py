@@ -56,6 +56,10 @@ def test_the_programs_run(real_data, synthgen, tmp_path):
         assert result.returncode == 0, result.stderr
 
 
+def test_no_number_is_missing():
+    assert "@@" not in README
+
+
 def test_every_make_target_is_known():
     makefile = (Path(__file__).parents[1] / "Makefile").read_text("utf-8")
     named = {line.split()[1] for block in blocks("console") for line in block.splitlines() if line.startswith("make ")}

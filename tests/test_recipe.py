@@ -30,6 +30,8 @@ def test_builtin_recipes_load_and_survive_a_round_trip(name: str):
         ("conditional=false", "projection_size = 16: expected 0, since conditional = false"),
         ("data=3", "data = 3: expected a section"),
         ("nonsense", "expected KEY=VALUE"),
+        ("name=../escaped", "name = '../escaped': expected letters, digits"),
+        ("name=/etc", "name = '/etc': expected letters"),
         ("name.x=1", "'name' is a value, not a section"),
     ],
 )
@@ -71,6 +73,11 @@ def test_the_notebook_recipe_is_the_notebook():
     assert rates == (1e-5, 3e-5)
     assert (recipe.training.beta_1, recipe.training.epochs, recipe.latent.size) == (0.5, 30, 150)
     assert recipe.generator_flops == pytest.approx(179e6, rel=0.01)
+    training, discriminator = recipe.training, recipe.discriminator
+    assert (training.loss, training.discriminator_steps) == ("binary_cross_entropy", 1)
+    assert (training.sample_every_epochs, recipe.latent.distribution) == (2, "gaussian")
+    assert (discriminator.dropout, discriminator.dense_units, discriminator.activation) == (0.2, 64, "relu")
+    assert not recipe.conditional
 
 
 def test_the_conditional_recipe_is_cheap_at_export():

@@ -9,6 +9,7 @@ import pytest
 from conftest import DATA, SAMPLE
 
 from synthgen.errors import DataError, Interrupted, TrainingError, UsageError
+from synthgen.files import exclusive_lock
 from synthgen.recipe import load_recipe
 from synthgen.training import epoch_order, plan_training, resumable_recipe, train
 from synthgen.training_state import STATE_NAME
@@ -98,6 +99,42 @@ def test_sigterm_saves_and_says_how_to_go_on(synthgen, tmp_path):
     assert (recipe.training.epochs, seed) == (500, 0)
 
 
+def test_a_run_killed_at_its_very_start_can_be_resumed_or_begun_anew(plan, unbroken, tmp_path, monkeypatch):
+    def die(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("synthgen.training._Run.save_state", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr("synthgen.training._Run.advance", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, tmp_path / "run")
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="holds an interrupted run"):
+        train(plan, tmp_path / "run")
+    assert train(plan, tmp_path / "run", resume=True).sha256 == unbroken[0].sha256
+
+
+def test_two_trainings_do_not_share_a_folder(plan, tmp_path):
+    (tmp_path / "run").mkdir()
+    with exclusive_lock(tmp_path / "run" / ".lock"), pytest.raises(UsageError, match="another training is at work"):
+        train(plan, tmp_path / "run")
+
+
+def test_a_run_made_elsewhere_is_not_resumed(plan, tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        train(plan, tmp_path / "run", should_stop=lambda: True)
+    monkeypatch.setattr("synthgen.training.made_with", lambda: {"tensorflow": "1.0"})
+    with pytest.raises(UsageError, match="a run with different made_with"):
+        train(plan, tmp_path / "run", resume=True)
+
+
+def test_more_discriminator_steps_than_batches_are_refused():
+    with pytest.raises(UsageError, match="at most the 8 batches of an epoch"):
+        plan_training(load_recipe("smoke", [*SAMPLE, "training.discriminator_steps=9"]), DATA)
+
+
 def test_losses_that_are_no_numbers_stop_with_the_last_state_kept(plan, tmp_path, monkeypatch):
     from synthgen.game import Game, Outcome
 
@@ -107,7 +144,7 @@ def test_losses_that_are_no_numbers_stop_with_the_last_state_kept(plan, tmp_path
         return Outcome(float("nan"), 0.5) if step == 10 else original(self, images, labels, step)
 
     monkeypatch.setattr(Game, "generator_step", broken_step)
-    with pytest.raises(TrainingError, match=r"generator_loss became nan at step 11.*state of epoch 1 is kept"):
+    with pytest.raises(TrainingError, match=r"generator_loss became nan at step 11.*checkpoint of epoch 1 is kept"):
         train(plan, tmp_path / "run")
     assert (tmp_path / "run" / STATE_NAME).is_file()
 

@@ -1,14 +1,18 @@
 """Whatever is altered in a set, ``verify`` names it."""
 
+import gzip
 import json
+import os
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 
+from synthgen.datasets import idx_header
 from synthgen.errors import UsageError, VerificationError
 from synthgen.manifest import load_manifest
-from synthgen.verification import verify
+from synthgen.verification import read_set, verify
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,62 @@ def test_a_stranger_among_the_images_is_found(copy):
     assert "stranger.png: not part of the set" in problems_of(folder)
 
 
+@pytest.mark.parametrize(
+    ("file_format", "stranger"),
+    [
+        ("idx", "train-images-idx3-ubyte"),  # a reader that looks for the uncompressed name would take it
+        ("png", "train/0_t-shirt-top/x.jpg"),
+        ("png", "train/0_zzz/"),  # an empty folder shifts every label of an image folder
+        ("hdf5", "train-00002-of-00003.h5"),
+    ],
+)
+def test_whatever_a_loader_might_take_for_part_of_the_set_is_found(copy, file_format: str, stranger: str):
+    folder = copy(file_format)
+    if stranger.endswith("/"):
+        (folder / stranger).mkdir()
+    else:
+        (folder / stranger).write_bytes(b"")
+    assert f"{stranger.rstrip('/')}: not part of the set" in problems_of(folder)
+
+
+def test_a_class_folder_that_is_a_link_is_found(copy, tmp_path):
+    folder = copy("png")
+    (folder / "train" / "0_t-shirt-top").rename(tmp_path / "moved")
+    (folder / "train" / "0_t-shirt-top").symlink_to(tmp_path / "moved")
+    assert "missing" in problems_of(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(copy, file_format: str):
+    folder = copy(file_format)
+    victim = folder / load_manifest(folder).shards[0].files[0].name
+    victim.unlink()
+    os.mkfifo(victim)
+    assert f"{victim.relative_to(folder).as_posix()}: missing" in problems_of(folder)
+    with pytest.raises(VerificationError, match="missing"):
+        list(read_set(folder, load_manifest(folder)))
+
+
+def test_chunks_too_large_to_read_are_refused(copy):
+    folder = copy("hdf5")
+    shard = load_manifest(folder).shards[0]
+    with h5py.File(folder / shard.files[0].name, "w") as file:
+        shape, chunks = (shard.count, 28, 28), (100_000, 28, 28)
+        file.create_dataset("images", shape, "u1", chunks=chunks, maxshape=(None, 28, 28), compression="gzip")
+        file.create_dataset("labels", (shard.count,), "u1")
+    with pytest.raises(VerificationError, match="too large to read piece by piece"):
+        list(read_set(folder, load_manifest(folder)))
+
+
+def test_idx_that_claims_other_than_the_manifest_is_refused_unread(copy):
+    folder = copy("idx")
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(idx_header(800, images=True) + bytes(800 * 784)))
+    with pytest.raises(VerificationError, match="claims 800 items; expected 700"):
+        list(read_set(folder, load_manifest(folder)))
+
+
 def test_a_link_in_place_of_a_file_is_found(copy, tmp_path):
     folder = copy("npz")
     shard = folder / load_manifest(folder).shards[0].files[0].name
@@ -131,6 +191,10 @@ def test_an_edited_manifest_is_found(copy, change, words: str):
         (lambda m: m.update(privacy=None), "privacy statement"),
         (lambda m: m.update(format="exe"), "format 'exe'; expected tfrecord"),
         (lambda m: m.update(labels="shoes"), "labels 'shoes'"),
+        (lambda m: m.update(start=2**63), "too many"),
+        (lambda m: m["checkpoint"].update(name="\x1b[2J"), "characters that cannot be printed"),
+        (lambda m: m["made_with"].update(python="\ud800"), "characters that cannot be printed"),
+        (lambda m: m.update(made_with={"python": 3}), "made_with holds no texts"),
     ],
 )
 def test_a_manifest_that_cannot_be_is_refused_in_one_line(copy, change, words: str):
@@ -140,6 +204,21 @@ def test_a_manifest_that_cannot_be_is_refused_in_one_line(copy, change, words: s
         verify(folder)
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m["privacy"].update(sentence="Proven: epsilon = 0.1"), "the privacy statement is not that of its"),
+        (lambda m: m["privacy"].update(trained_on="nobody"), "the privacy statement is not that of its checkpoint"),
+        (lambda m: m.update(labels="none", class_counts=[]), "labels 'none' cannot come from its checkpoint"),
+    ],
+)
+def test_a_claim_that_is_not_the_checkpoints_is_found(copy, tiny_checkpoint, change, words: str):
+    folder = copy("hdf5")
+    edit(folder, change)
+    report = verify(folder, checkpoint=tiny_checkpoint)
+    assert words in "\n".join(report.problems)
 
 
 def test_a_listing_that_leaves_the_folder_is_not_followed(copy, tmp_path):
