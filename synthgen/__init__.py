@@ -21,7 +21,7 @@ _HOME = {
     "load_real_images": "datasets",
     "Checkpoint": "checkpoint",
     "load_checkpoint": "checkpoint",
-    "plan_training": "training",
+    "plan_training": "training_plan",
     "train": "training",
     "plan_export": "generation",
     "generate": "generation",
@@ -64,7 +64,8 @@ if TYPE_CHECKING:
     from synthgen.manifest import Manifest, load_manifest
     from synthgen.recipe import Recipe, builtin_recipes, load_recipe
     from synthgen.report import write_report
-    from synthgen.training import plan_training, train
+    from synthgen.training import train
+    from synthgen.training_plan import plan_training
     from synthgen.verification import read_set, verify
 
 

@@ -58,8 +58,9 @@ def train(
 ) -> None:
     """Train a generator on the real images; leaves a checkpoint, metrics and sample pictures."""
     from synthgen.recipe import load_recipe
-    from synthgen.training import plan_training, resumable_recipe
+    from synthgen.training import resumable_recipe
     from synthgen.training import train as train_
+    from synthgen.training_plan import plan_training
 
     if resume and recipe is None and not set_:
         out = out or Path("runs/conditional")

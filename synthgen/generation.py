@@ -18,7 +18,7 @@ from synthgen.environment import made_with
 from synthgen.errors import ExportError, UsageError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.files import flush_all, flush_to_disk, write_json
-from synthgen.integrity import file_problem, shard_problems
+from synthgen.integrity import set_problems, shard_problems
 from synthgen.manifest import (
     MANIFEST_NAME,
     CheckpointRecord,
@@ -130,7 +130,8 @@ def generate(
         with claim_folder(out, _job_document(checkpoint, export), resume=resume):
             if (out / MANIFEST_NAME).exists():
                 manifest = load_manifest(out)
-                _expect_intact(out, manifest)
+                if problems := set_problems(out, manifest):
+                    raise ExportError(f"{out}: holds this set, but spoilt: {problems[0]}; remove it and export anew")
                 progress(manifest.count)
             else:
                 records = _write_shards(checkpoint, export, out, progress)
@@ -141,14 +142,6 @@ def generate(
         reason = error.strerror or str(error)
         raise ExportError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
     return manifest
-
-
-def _expect_intact(out: Path, manifest: Manifest) -> None:
-    problems = [problem for file in manifest.sidecars if (problem := file_problem(out, file))]
-    for shard in manifest.shards:
-        problems += shard_problems(out, manifest.format, shard.files)
-    if problems:
-        raise ExportError(f"{out}: holds this set, but spoilt: {problems[0]}; remove it and export anew")
 
 
 def _job_document(checkpoint: Checkpoint, export: Export) -> dict[str, Any]:

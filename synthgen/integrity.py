@@ -4,8 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synthgen.files import is_own_file, sha256_of_file
-from synthgen.manifest import FileRecord
+from synthgen.manifest import FileRecord, Manifest
 from synthgen.readers import read_listing
+
+
+def set_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with a set's files, one line each."""
+    problems = [problem for file in manifest.sidecars if (problem := file_problem(folder, file))]
+    for shard in manifest.shards:
+        problems += shard_problems(folder, manifest.format, shard.files)
+    return problems
 
 
 def shard_problems(folder: Path, file_format: str, files: Sequence[FileRecord]) -> list[str]:

@@ -15,7 +15,7 @@ from synthgen.claim import WORK_FOLDER
 from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES, class_folder
-from synthgen.integrity import file_problem, shard_problems
+from synthgen.integrity import set_problems
 from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest
 from synthgen.readers import READERS, read_listing, read_shard
 from synthgen.sampling import block_sampler
@@ -68,7 +68,7 @@ def verify(
         raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(READERS)}")
     if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
-    problems = _file_problems(folder, manifest) or _stranger_problems(folder, manifest)
+    problems = set_problems(folder, manifest) or _stranger_problems(folder, manifest)
     if not problems:  # files that are not what was written are not opened
         problems = [*_origin_problems(manifest, checkpoint), *_content_problems(folder, manifest, progress)]
     if regenerate and checkpoint and not problems:
@@ -93,13 +93,6 @@ def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterat
     for images, labels in read_shard(manifest.format, folder, names, shard.count):
         yield Batch(start=start, images=images, labels=labels)
         start += len(images)
-
-
-def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
-    problems = [problem for file in manifest.sidecars if (problem := file_problem(folder, file))]
-    for shard in manifest.shards:
-        problems += shard_problems(folder, manifest.format, shard.files)
-    return problems
 
 
 def _stranger_problems(folder: Path, manifest: Manifest) -> list[str]:

@@ -14,7 +14,7 @@ LAYERS = [
     {"files", "shards", "statement", "environment", "hdf5"},
     {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours"},
     {"manifest", "datasets", "networks", "losses", "memorisation", "training_state"},
-    {"writers", "readers", "game", "checkpoint", "claim", "classifiers"},
+    {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"},
     {"training", "sampling", "integrity", "utility", "reference", "inception"},
     {"generation"},
     {"verification"},

@@ -11,7 +11,8 @@ from conftest import DATA, SAMPLE
 from synthgen.errors import DataError, Interrupted, TrainingError, UsageError
 from synthgen.files import exclusive_lock
 from synthgen.recipe import load_recipe
-from synthgen.training import epoch_order, plan_training, resumable_recipe, train
+from synthgen.training import resumable_recipe, train
+from synthgen.training_plan import epoch_order, plan_training
 from synthgen.training_state import STATE_NAME
 
 
