@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from synthgen.environment import import_tensorflow
 from synthgen.errors import CheckpointError, RecipeError
 from synthgen.files import publish, sha256_of_json, write_json
 from synthgen.hdf5 import own_dataset
@@ -70,6 +71,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the weights do not fit the recipe's architecture.
         """
+        import_tensorflow()
         from synthgen.networks import build_generator
 
         model = build_generator(self.recipe)

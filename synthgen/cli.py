@@ -1,7 +1,5 @@
 """The command line: a thin skin over the library, and the only place that prints, shows progress or exits."""
 
-import contextlib
-import os
 import signal
 import sys
 import threading
@@ -79,7 +77,6 @@ def train(
         _say("unconditional: what this generator draws bears no labels")
     if dry_run:
         return
-    _import_tensorflow()
     with _bar(plan.total_steps, "batch") as bar, _stop_signals() as stopped:
         shown: dict[str, float] = {}
 
@@ -136,7 +133,6 @@ def export(
     _say(f"drawing {count:,} images from checkpoint {source.name} {source.sha256[:12]}")
     if wanted.labels is None:
         _say("unconditional checkpoint: these images bear no labels")
-    _import_tensorflow()
     with _bar(count, "image") as bar, _sigterm_as_interrupt():
         manifest = generate(
             source, wanted, out, resume=resume, allow_unprotected=allow_unprotected, progress=_advance(bar)
@@ -158,8 +154,6 @@ def verify(
     from synthgen.verification import verify as verify_
 
     source = load_checkpoint(checkpoint) if checkpoint else None
-    if regenerate:
-        _import_tensorflow()
     with _bar(load_manifest(folder).count, "image") as bar:
         report = verify_(folder, regenerate=regenerate, checkpoint=source, progress=_advance(bar))
     for problem in report.problems:
@@ -189,6 +183,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure a set against the real images: is it useful, right, varied, and no copy?"""
+    from synthgen.environment import import_tensorflow
     from synthgen.evaluation import evaluate as evaluate_
     from synthgen.manifest import load_manifest
     from synthgen.report import summary, write_report
@@ -197,7 +192,7 @@ def evaluate(
         if path and not path.absolute().parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
     load_manifest(folder)  # a folder that is no set is refused before TensorFlow takes its seconds
-    _import_tensorflow()
+    import_tensorflow()
     with _stages() as show:
         evaluation = evaluate_(
             folder, data, quick=quick, seeds=seeds, inception=inception, official=not allow_unofficial, progress=show
@@ -339,20 +334,6 @@ def _sigterm_as_interrupt() -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             _fail("interrupted; finished shards are kept, go on with --resume", 130)
-
-
-def _import_tensorflow() -> None:
-    """Import TensorFlow without the start-up notes that it writes past every log level, to descriptor 2 itself."""
-    with contextlib.suppress(OSError):
-        sys.stderr.flush()
-        kept = os.dup(2)
-        try:
-            with Path(os.devnull).open("wb") as silence:
-                os.dup2(silence.fileno(), 2)
-            import tensorflow  # noqa: F401
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 @contextmanager

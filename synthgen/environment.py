@@ -1,7 +1,13 @@
-"""What a result was made with: library versions and the machine, found without importing TensorFlow."""
+"""What a result was made with: library versions and the machine, found without importing TensorFlow.
 
+And TensorFlow itself, for the few who need it.
+"""
+
+import contextlib
 import os
 import platform
+import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +31,28 @@ def made_with() -> dict[str, str]:
         "vector_instructions": " ".join(_vector_instructions()),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),  # other kernels, other rounding
     }
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow, silently where ``TF_CPP_MIN_LOG_LEVEL`` is 3.
+
+    TensorFlow heeds that level only once it is up: its start-up notes go to descriptor 2 itself.
+    """
+    with _silence() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _version(distribution: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
-from synthgen.environment import made_with
+from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import Interrupted, TrainingError, UsageError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.files import exclusive_lock, publish, remove_litter
@@ -84,9 +84,10 @@ def train(
         TrainingError: the losses are no numbers any more or the game has collapsed; the last good state is kept.
         Interrupted: stopped on request; go on with ``resume``.
     """
+    _check_folder(out, resume)
+    import_tensorflow()
     from synthgen.game import Game
 
-    _check_folder(out, resume)
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
         with exclusive_lock(out / _LOCK_NAME) as alone:

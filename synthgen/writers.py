@@ -20,6 +20,7 @@ from PIL import Image
 
 from synthgen.batch import Batch
 from synthgen.datasets import IDX_PREFIX, idx_header
+from synthgen.environment import import_tensorflow
 from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, class_folder
 from synthgen.files import publish, sha256_of_bytes
@@ -87,7 +88,8 @@ class TFRecordWriter(_BaseWriter):
 
     def __init__(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> None:
         super().__init__(folder, shard, split, labelled=labelled)
-        import tensorflow as tf  # the other formats do without
+        import_tensorflow()  # the other formats do without
+        import tensorflow as tf
 
         self._tf = tf
         self._stream = tf.io.TFRecordWriter(str(self.path))
