@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from synthgen.batch import Batch
 from synthgen.checkpoint import Checkpoint
+from synthgen.environment import import_tensorflow
 from synthgen.shards import BLOCK_IMAGES, LabelRule, Shard, latents
 
 
@@ -48,6 +49,7 @@ _functions: dict[str, Callable[..., npt.NDArray[np.uint8]]] = {}
 def checkpoint_function(checkpoint: Checkpoint) -> Callable[..., npt.NDArray[np.uint8]]:
     """The generator as a function of (latents, labels), traced once a process for each checkpoint."""
     if checkpoint.sha256 not in _functions:
+        import_tensorflow()
         from synthgen.networks import pixel_function
 
         _functions[checkpoint.sha256] = pixel_function(checkpoint.generator(), checkpoint.recipe, BLOCK_IMAGES)
