@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from synthgen.shards import pieces
+
 Features = npt.NDArray[np.floating]
 
 _BLOCK_ROWS = 1_000
@@ -188,7 +190,7 @@ def _moments(features: Features) -> tuple[npt.NDArray[np.float64], npt.NDArray[n
     """Mean (D,) and unbiased covariance (D, D), in float64."""
     mean = features.mean(0, dtype=np.float64)
     scatter = np.zeros((features.shape[1],) * 2)
-    for rows in _blocks(len(features)):
+    for rows in pieces(len(features), _BLOCK_ROWS):
         centred = features[rows] - mean
         scatter += centred.T @ centred
     return mean, scatter / (len(features) - 1)
@@ -202,7 +204,7 @@ def _symmetric_root(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _kernel_sum(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    return float(sum(_cubic_kernel(a[rows] @ b.T, a.shape[1]).sum() for rows in _blocks(len(a))))
+    return float(sum(_cubic_kernel(a[rows] @ b.T, a.shape[1]).sum() for rows in pieces(len(a), _BLOCK_ROWS)))
 
 
 def _cubic_kernel(products: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
@@ -225,18 +227,13 @@ def _squared_distances(a: Features, b: Features) -> Iterator[tuple[slice, npt.ND
     centre = b.mean(0, dtype=np.float64)  # nearer to 0, products round less
     a, b = a - centre, b - centre
     norms = (b * b).sum(1)
-    for rows in _blocks(len(a)):
+    for rows in pieces(len(a), _BLOCK_ROWS):
         block = a[rows]
         distances = block @ b.T
         distances *= -2
         distances += norms
         distances += (block * block).sum(1)[:, None]
         yield rows, np.maximum(distances, 0, out=distances)
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    for first in range(0, count, _BLOCK_ROWS):
-        yield slice(first, min(first + _BLOCK_ROWS, count))
 
 
 def _require(least: int, *sets: Features) -> None:

@@ -5,13 +5,14 @@ pixel each partial sum of ``a·b`` is a whole number of at most 784 · 128² < 2
 fast product makes no rounding error, and which image is the nearest is no matter of luck.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from synthgen.fashion import PIXELS
+from synthgen.shards import pieces
 
 Images = npt.NDArray[np.uint8]
 Progress = Callable[[int], None]  # called with the number of queries just compared with all references
@@ -73,7 +74,7 @@ def nearest(
         indices = _nearest_among_each_other(rows, norms, progress)
     else:
         indices = np.empty(len(queries), np.int64)
-        for block in _blocks(len(queries), _QUERY_BLOCK):
+        for block in pieces(len(queries), _QUERY_BLOCK):
             indices[block] = _nearest_of_block(_centred(queries[block]), block, rows, norms, others_only)
             progress(block.stop - block.start)
     return Neighbours(indices=indices, squared_distances=_exact(queries, references, indices))
@@ -91,7 +92,7 @@ def _nearest_of_block(
     indices = np.full(len(queries), -1, np.int64)
     every = np.arange(len(queries))
     queries = queries * np.float32(-2)  # doubling is exact
-    for piece in _blocks(len(references), _REFERENCE_BLOCK):
+    for piece in pieces(len(references), _REFERENCE_BLOCK):
         # |a − b|² less |a|², which is the same for all references: exact below 2²⁴, and monotone above.
         scores = queries @ references[piece].T
         scores += norms[piece]
@@ -111,7 +112,7 @@ def _nearest_among_each_other(
     """Indices of everyone's nearest other: each block of distances serves its rows and its columns, half the work."""
     best = np.full(len(rows), np.inf, np.float32)
     indices = np.full(len(rows), -1, np.int64)
-    blocks = list(_blocks(len(rows), _QUERY_BLOCK))
+    blocks = list(pieces(len(rows), _QUERY_BLOCK))
     for i, above in enumerate(blocks):
         doubled: npt.NDArray[np.float32] = np.multiply(rows[above], -2, dtype=np.float32)
         for below in blocks[i:]:
@@ -151,12 +152,7 @@ def _centred(images: Images) -> npt.NDArray[np.float32]:
 def _exact(queries: Images, references: Images, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The squared distance of each query to the reference found for it, in integers."""
     distances = np.empty(len(queries), np.int64)
-    for block in _blocks(len(queries), _QUERY_BLOCK):
+    for block in pieces(len(queries), _QUERY_BLOCK):
         gaps = queries[block].astype(np.int32) - references[indices[block]]
         distances[block] = (gaps * gaps).sum((1, 2), dtype=np.int64)
     return distances
-
-
-def _blocks(count: int, size: int) -> Iterator[slice]:
-    for first in range(0, count, size):
-        yield slice(first, min(first + size, count))

@@ -87,6 +87,12 @@ class ShardPlan:
         return -(-(self.start + self.count) // BLOCK_IMAGES) - self.start // BLOCK_IMAGES
 
 
+def pieces(count: int, size: int) -> Iterator[slice]:
+    """Cut 0 … count - 1 into slices of ``size``, the last one perhaps shorter."""
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
+
+
 def default_shards(count: int) -> int:
     """One shard for every 6,000 images, at least one, at most 99,999."""
     return min(max(1, -(-count // IMAGES_PER_SHARD)), MAX_SHARDS)

@@ -146,10 +146,7 @@ def test_a_finished_set_is_not_overwritten(export, tmp_path):
 
 def test_an_unfinished_export_wants_resume_and_the_same_request(export, tmp_path, monkeypatch):
     out = tmp_path / "set"
-    _interrupt_after(monkeypatch, images=700)
-    with pytest.raises(KeyboardInterrupt):
-        export(out, count=2000, shards=4)
-    monkeypatch.undo()
+    _break_off(monkeypatch, lambda: export(out, count=2000, shards=4), images=700)
     assert not (out / "manifest.json").exists()
     with pytest.raises(ExportError, match="go on with --resume"):
         export(out, count=2000, shards=4)
@@ -161,10 +158,7 @@ def test_an_unfinished_export_wants_resume_and_the_same_request(export, tmp_path
 def test_a_resumed_export_equals_an_unbroken_one(export, tmp_path, monkeypatch, file_format: str):
     request = {"count": 2000, "shards": 4, "file_format": file_format}
     whole = export(tmp_path / "whole", **request)
-    _interrupt_after(monkeypatch, images=1100)
-    with pytest.raises(KeyboardInterrupt):
-        export(tmp_path / "broken", **request)
-    monkeypatch.undo()
+    _break_off(monkeypatch, lambda: export(tmp_path / "broken", **request), images=1100)
     kept = sorted(path.name for path in (tmp_path / "broken" / WORK_FOLDER).glob("shard-*.json"))
     assert kept == ["shard-00000.json", "shard-00001.json"]
     resumed = export(tmp_path / "broken", resume=True, **request)
@@ -177,10 +171,7 @@ def test_a_resumed_export_equals_an_unbroken_one(export, tmp_path, monkeypatch, 
 def test_a_finished_shard_that_was_altered_is_drawn_again(export, tmp_path, monkeypatch, file_format: str, spoilt: str):
     request = {"count": 2000, "shards": 4, "file_format": file_format}
     whole = export(tmp_path / "whole", **request)
-    _interrupt_after(monkeypatch, images=1100)
-    with pytest.raises(KeyboardInterrupt):
-        export(tmp_path / "broken", **request)
-    monkeypatch.undo()
+    _break_off(monkeypatch, lambda: export(tmp_path / "broken", **request), images=1100)
     next((tmp_path / "broken").glob(spoilt)).write_bytes(b"garbage")
     assert export(tmp_path / "broken", resume=True, **request) == whole
     assert verify(tmp_path / "broken").sound
@@ -194,10 +185,7 @@ def test_a_finished_set_that_was_spoilt_is_not_blessed_by_resume(export, tmp_pat
 
 
 def test_an_export_begun_elsewhere_is_not_resumed(export, tmp_path, monkeypatch):
-    _interrupt_after(monkeypatch, images=700)
-    with pytest.raises(KeyboardInterrupt):
-        export(tmp_path / "set", count=2000, shards=4)
-    monkeypatch.undo()
+    _break_off(monkeypatch, lambda: export(tmp_path / "set", count=2000, shards=4), images=700)
     monkeypatch.setattr("synthgen.generation.made_with", lambda: {"tensorflow": "1.0"})
     with pytest.raises(ExportError, match="different made_with"):
         export(tmp_path / "set", count=2000, shards=4, resume=True)
@@ -276,6 +264,14 @@ def test_an_unprotected_checkpoint_needs_a_word(tiny_checkpoint, tmp_path):
 def test_bad_requests_are_refused(tiny_checkpoint, request_, words: str):
     with pytest.raises(UsageError, match=words):
         plan_export(tiny_checkpoint, **{"count": 600, "file_format": "npz", **request_})
+
+
+def _break_off(monkeypatch, act, images: int) -> None:
+    """Interrupt an export once it has drawn ``images`` images."""
+    _interrupt_after(monkeypatch, images)
+    with pytest.raises(KeyboardInterrupt):
+        act()
+    monkeypatch.undo()
 
 
 def _interrupt_after(monkeypatch, images: int) -> None:
