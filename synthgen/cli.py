@@ -210,6 +210,40 @@ def evaluate(
         _say(f"wrote {report}")
 
 
+@app.command(
+    epilog="Examples:  synthgen audit runs/private   |   synthgen audit private --canaries 1000 --set privacy.epsilon=1"
+)
+def audit(
+    target: Annotated[str, typer.Argument(help="A checkpoint (name or folder), an exported set, or a private recipe.")],
+    data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
+    canaries: Annotated[
+        int | None, typer.Option(help="Audit the training of the recipe with so many. [default for a recipe: 1000]")
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many synthetic images to attack.")] = 10_000,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the numbers (JSON).")] = None,
+) -> None:
+    """Attack a set or a private training, and compare with what is proven; exit code 1 if the proof is refuted."""
+    from synthgen.auditing import PRIVATE_NOTE, TrainingAudit
+    from synthgen.auditing import audit as audit_
+    from synthgen.files import write_json
+
+    if json and not json.absolute().parent.is_dir():
+        raise UsageError(f"{json}: there is no folder {json.parent}; make it first")
+    _say(PRIVATE_NOTE)
+    with _stages() as show:
+        result = audit_(target, data, canaries=canaries, count=count, overrides=set_ or [], progress=show)
+    for line in result.summary():
+        _print(line)
+    if json:
+        write_json(json, result.to_dict())
+        _say(f"wrote {json}")
+    if isinstance(result, TrainingAudit) and result.contradicted:
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Examples:  synthgen preview dataset   |   synthgen preview conditional --out samples.png")
 def preview(
     source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from synthgen.cli import app
 from synthgen.verification import verify
 
-COMMANDS = ["train", "export", "verify", "evaluate", "preview", "info", "recipes", "data"]
+COMMANDS = ["train", "export", "verify", "evaluate", "audit", "preview", "info", "recipes", "data"]
 
 
 def test_every_command_has_help_and_the_big_ones_examples():
@@ -50,6 +50,10 @@ def test_help_and_version_answer_without_tensorflow(synthgen):
         (["verify", "nowhere"], 1, "no manifest.json here"),
         (["evaluate", "nowhere"], 1, "no manifest.json here"),
         (["evaluate", "nowhere", "--report", "no/folder/r.html"], 2, "there is no folder no/folder; make it first"),
+        (["audit", "nowhere"], 2, "'nowhere': expected a checkpoint, an exported set or a recipe"),
+        (["audit", "smoke"], 2, "recipe 'smoke' trains without a guarantee that could be audited"),
+        (["audit", "smoke", "--json", "no/folder/a.json"], 2, "there is no folder no/folder; make it first"),
+        (["audit", "conditional", "--count", "0"], 2, "count 0: expected at least 1"),
         (["preview", "nowhere"], 1, "no checkpoint 'nowhere'"),
         (["info", "nowhere"], 1, "no checkpoint 'nowhere'"),
         (["preview", "conditional", "--out", "nowhere/grid.png"], 1, "No such file or directory"),
