@@ -3,9 +3,12 @@ import pytest
 
 from synthgen.errors import UsageError
 from synthgen.privacy.canaries import (
+    Canaries,
     Evidence,
+    ImageAudit,
     class_sum_evidence,
     gradient_sum_evidence,
+    linear_softmax_background,
     linear_softmax_step_evidence,
     mislabelled_canaries,
     pattern_canaries,
@@ -96,3 +99,21 @@ def test_linear_softmax_gradients_are_those_of_the_textbook():
     found = linear_softmax_step_evidence(*step, l2_clip_norm=1.5, noise=3.0, sampling_probability=0.2)
     assert found.products == pytest.approx(expected.products)
     assert found.gram == pytest.approx(expected.gram)
+    background = linear_softmax_background(weights, bias, features, labels, l2_clip_norm=1.5, sampling_probability=0.2)
+    assert np.append(background[0], background[1]) == pytest.approx(0.2 * flat.sum(0), rel=1e-5)
+
+
+def test_an_image_mechanism_gets_its_data_and_the_included_canaries_only():
+    planted = Canaries(images=np.full((4, 28, 28), 9, np.uint8), labels=np.arange(4, dtype=np.uint8))
+    audit = ImageAudit(
+        images=np.zeros((3, 28, 28), np.uint8),
+        labels=np.full(3, 7, np.uint8),
+        planted=planted,
+        release=lambda images, labels: (images[:, 0, 0].tolist(), labels.tolist()),
+        evidence=lambda output: Evidence(np.isin(np.arange(4), output[1]) * 1.0, np.eye(4)),
+    )
+    output = audit.run(np.array([False, True, False, True]))
+    assert output == ([0, 0, 0, 9, 9], [7, 7, 7, 1, 3])
+    scores = audit.scores(output)
+    assert audit.canaries == 4
+    assert scores[[1, 3]].min() > scores[[0, 2]].max()

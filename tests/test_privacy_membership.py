@@ -75,6 +75,15 @@ def test_the_threshold_lets_at_most_one_percent_pass():
     assert (equal.auc, equal.true_positive_rate, equal.false_positive_rate) == (0.5, 0.0, 0.0)
 
 
+def test_the_true_positive_interval_covers_as_often_as_it_says():
+    random, true = np.random.default_rng(0), stats.norm.sf(stats.norm.isf(0.01) - 1)
+    covered = 0
+    for _ in range(300):
+        low, high = judge(random.normal(1, 1, 2000), random.normal(0, 1, 1000)).true_positive_interval
+        covered += low <= true <= high
+    assert covered >= 280  # 93 %; it is exact or wider
+
+
 def test_clopper_pearson_is_scipys():
     for successes, trials in [(0, 50), (3, 50), (50, 50)]:
         exact = stats.binomtest(successes, trials).proportion_ci(0.95, method="exact")

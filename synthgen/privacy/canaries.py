@@ -7,12 +7,14 @@ and so are all of them together.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import UsageError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
+from synthgen.shards import pieces
 
 Floats = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
@@ -21,6 +23,7 @@ Scores = npt.NDArray[np.float64]
 MAX_DECODED_CANARIES = 5_000  # the equations of so many fill 200 MB
 
 _PATCH = 2  # pixels a side of a pattern's squares: fine enough to differ, coarse enough to survive pooling
+_ROWS = 4_096  # examples whose gradients are summed at a time
 _PRIOR_VARIANCE = 0.25  # of an inclusion with probability 1/2
 _LEAST_NOISE = 1e-6  # of a contribution's norm: keeps the equations solvable where a mechanism adds no noise at all
 
@@ -158,20 +161,77 @@ def linear_softmax_step_evidence(
 
     Args:
         weights, bias: of the model before the step, shapes (D, classes) and (classes,).
-        noisy_weight_sum, noisy_bias_sum: the step's noisy gradient sums, of the same shapes.
+        noisy_weight_sum, noisy_bias_sum: the step's noisy gradient sums, of the same shapes, less what the data
+            without canaries add (``linear_softmax_background``).
         features, labels: of the canaries, shapes (m, D) and (m,).
         l2_clip_norm: the clip of an example's whole gradient.
         noise, sampling_probability: as for ``gradient_sum_evidence``.
     """
-    logits = features @ weights + bias
-    odds = np.exp(logits - logits.max(1, keepdims=True))
-    errors = odds / odds.sum(1, keepdims=True)
-    errors[np.arange(len(labels)), labels] -= 1
-    widened = features @ features.T + 1
-    norms = np.sqrt(np.diag(widened) * np.square(errors).sum(1))
-    errors *= np.minimum(1, l2_clip_norm / np.maximum(norms, 1e-30))[:, None]
+    errors = _clipped_errors(weights, bias, features, labels, l2_clip_norm)
     products = np.einsum("ij,ij->i", features @ noisy_weight_sum + noisy_bias_sum, errors)
-    return gradient_sum_evidence(products, widened * (errors @ errors.T), noise, sampling_probability)
+    gram = (features @ features.T + 1) * (errors @ errors.T)
+    return gradient_sum_evidence(products, gram, noise, sampling_probability)
+
+
+def linear_softmax_background(
+    weights: Floats,
+    bias: Floats,
+    features: Floats,
+    labels: npt.NDArray[np.integer],
+    *,
+    l2_clip_norm: float,
+    sampling_probability: float,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What the data without canaries are expected to add to a step's sums; to be taken off them.
+
+    Args:
+        weights, bias: of the model before the step, shapes (D, classes) and (classes,).
+        features, labels: of the data, shapes (N, D) and (N,).
+        l2_clip_norm: the clip of an example's whole gradient.
+        sampling_probability: q.
+
+    Returns:
+        Sums over the weights, shape (D, classes), and the bias, shape (classes,).
+    """
+    sums, bias_sums = np.zeros(weights.shape), np.zeros(bias.shape)
+    for part in pieces(len(features), _ROWS):
+        rows = np.asarray(features[part], np.float32)
+        errors = _clipped_errors(weights, bias, rows, labels[part], l2_clip_norm)
+        sums += rows.T @ errors
+        bias_sums += errors.sum(0)
+    return sampling_probability * sums, sampling_probability * bias_sums
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageAudit:
+    """Any mechanism over labelled images, as something to audit.
+
+    Attributes:
+        images, labels: its data, uint8, shapes (N, 28, 28) and (N,).
+        planted: the canaries.
+        release: runs the mechanism on images and labels; hands back all that an adversary is granted to see.
+        evidence: what that tells of the canaries.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
+    planted: Canaries
+    release: Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint8]], Any]
+    evidence: Callable[[Any], Evidence]
+
+    @property
+    def canaries(self) -> int:
+        """How many canaries there are."""
+        return len(self.planted)
+
+    def run(self, included: Mask) -> Any:
+        """Run the mechanism once on the data and the canaries that are included."""
+        images = np.concatenate([self.images, self.planted.images[included]])
+        return self.release(images, np.concatenate([self.labels, self.planted.labels[included]]))
+
+    def scores(self, output: Any) -> Scores:
+        """How strongly the release speaks for each canary, shape (m,)."""
+        return self.evidence(output).scores()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,3 +269,16 @@ class ClassSumAudit:
 def _noise_scale(noise: float, contributions: Floats) -> float:
     rms = float(np.sqrt(np.square(contributions, dtype=np.float64).sum(1).mean()))
     return max(noise, _LEAST_NOISE * rms, 1e-30)
+
+
+def _clipped_errors(
+    weights: Floats, bias: Floats, features: Floats, labels: npt.NDArray[np.integer], l2_clip_norm: float
+) -> Floats:
+    """p - y of each example, shape (N, classes), scaled so that its whole gradient keeps the clip."""
+    logits = features @ weights + bias
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    errors = odds / odds.sum(1, keepdims=True)
+    errors[np.arange(len(labels)), labels] -= 1
+    norms = np.sqrt((np.square(features).sum(1) + 1) * np.square(errors).sum(1))
+    clipped: Floats = errors * np.minimum(1, l2_clip_norm / np.maximum(norms, 1e-30))[:, None]
+    return clipped

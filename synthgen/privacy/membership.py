@@ -32,7 +32,9 @@ class Attack:
         auc: probability that a random member scores above a random non-member; 1/2 is chance.
         auc_interval: by DeLong, DeLong & Clarke-Pearson 1988.
         true_positive_rate: the share of members found at a threshold that at most 1 % of the non-members pass.
-        true_positive_interval: of that, Clopper & Pearson 1934, the threshold taken as given.
+        true_positive_interval: of the share found where 1 % of *all* non-members pass. Where that threshold lies is
+            known from these only roughly: half of the error probability goes to it, by order statistics, and half to
+            the members, by Clopper & Pearson 1934.
         false_positive_rate: the share of non-members that pass it.
     """
 
@@ -114,16 +116,28 @@ def infer_membership(
 
 def judge(members: Scores, non_members: Scores, confidence: float = 0.95) -> Attack:
     """How well scores, higher for likelier members, tell the two apart; shapes (M,) and (K,), neither empty."""
-    passing = int(FALSE_POSITIVE_RATE * len(non_members))
-    threshold = np.sort(non_members)[len(non_members) - passing - 1]
-    found = int((members > threshold).sum())
+    from scipy import stats
+
+    ordered = np.sort(non_members)[::-1]
+
+    def found(passing: int) -> int:
+        """How many members score above all non-members but ``passing``."""
+        return int((members > ordered[min(passing, len(ordered) - 1)]).sum())
+
+    passing = int(FALSE_POSITIVE_RATE * len(ordered))
+    tail = (1 - confidence) / 4
+    fewest, most = stats.binom.ppf([tail, 1 - tail], len(ordered), FALSE_POSITIVE_RATE).astype(int)
     auc, interval = _auc(members, non_members, confidence)
+    halved = (1 + confidence) / 2
     return Attack(
         auc=auc,
         auc_interval=interval,
-        true_positive_rate=found / len(members),
-        true_positive_interval=clopper_pearson(found, len(members), confidence),
-        false_positive_rate=float((non_members > threshold).mean()),
+        true_positive_rate=found(passing) / len(members),
+        true_positive_interval=(
+            clopper_pearson(found(max(fewest - 1, 0)), len(members), halved)[0],
+            clopper_pearson(found(most), len(members), halved)[1],
+        ),
+        false_positive_rate=float((non_members > ordered[min(passing, len(ordered) - 1)]).mean()),
     )
 
 
