@@ -202,7 +202,7 @@ class Teacher:
                 noise=self.noise,
                 sampling_probability=self.probability,
             )
-        return evidence.scores()
+        return evidence.fitted().scores()
 
     def _features(self) -> npt.NDArray[np.float64]:
         return np.eye(self.canaries)

@@ -25,6 +25,8 @@ MAX_DECODED_CANARIES = 5_000  # the equations of so many fill 200 MB
 _PATCH = 2  # pixels a side of a pattern's squares: fine enough to differ, coarse enough to survive pooling
 _ROWS = 4_096  # examples whose gradients are summed at a time
 _PRIOR_VARIANCE = 0.25  # of an inclusion with probability 1/2
+_NOISES = tuple(10.0 ** (k / 2) for k in range(-8, 3))  # of a mechanism, in units of what it claims: 1e-4 to 10
+_SIZES = tuple(10.0 ** (k / 2) for k in range(7))  # of what a canary adds, in units of the clip: 1 to 1,000
 _LEAST_NOISE = 1e-6  # of a contribution's norm: keeps the equations solvable where a mechanism adds no noise at all
 
 
@@ -91,20 +93,33 @@ class Evidence:
     def __add__(self, other: "Evidence") -> "Evidence":
         return Evidence(self.products + other.products, self.gram + other.gram)
 
-    def scores(self, groups: npt.NDArray[np.integer] | None = None) -> Scores:
-        """The best linear estimate of each inclusion, float64 (m,): 0 for out to 1 for in, 1/2 where nothing is known.
-
-        Args:
-            groups: shape (m,); canaries of one group share an unknown offset, which is removed. For releases whose
-                known part could not be taken off.
-        """
+    def scores(self) -> Scores:
+        """The best linear estimate of each inclusion, float64 (m,): 0 for out, 1 for in, 1/2 for unknown."""
         centred = self.products - self.gram.sum(1) / 2
         normal = self.gram + np.eye(len(centred)) / _PRIOR_VARIANCE
-        estimate = np.linalg.solve(normal, centred)
-        for group in [] if groups is None else np.unique(groups):
-            estimate[groups == group] -= estimate[groups == group].mean()
-        scores: Scores = 0.5 + estimate
+        scores: Scores = 0.5 + np.linalg.solve(normal, centred)
         return scores
+
+    def fitted(self) -> "Evidence":
+        """The same evidence if the mechanism is not what it claims: the likeliest noise and size of the canaries.
+
+        A mechanism that adds a tenth of its noise, or does not clip, betrays more than the claimed figures would have
+        one believe; read by these, similar canaries blur each other. Noise σ and size a, in units of the claims, are
+        those of greatest marginal likelihood on a grid. They are estimated from the release alone, so that the scores
+        remain fair; of a sound mechanism both are 1 within a step of the grid.
+        """
+        strengths, basis = np.linalg.eigh(self.gram)
+        kept = strengths > strengths[-1] * 1e-10
+        strengths, basis = strengths[kept], basis[:, kept]
+        seen, mean = basis.T @ self.products / np.sqrt(strengths), np.sqrt(strengths) * basis.sum(0) / 2
+
+        def log_likelihood(noise: float, size: float) -> float:
+            variance = size**2 * strengths * _PRIOR_VARIANCE + noise**2
+            return -float((np.log(variance) + np.square(seen - size * mean) / variance).sum())
+
+        grid = [(noise, size) for noise in _NOISES for size in _SIZES]
+        noise, size = max(grid, key=lambda point: log_likelihood(*point))
+        return Evidence(self.products * size / noise**2, self.gram * (size / noise) ** 2)
 
 
 def class_sum_evidence(
@@ -263,7 +278,9 @@ class ClassSumAudit:
 
     def scores(self, output: Floats) -> Scores:
         """How strongly the noisy sums speak for each canary, shape (m,)."""
-        return class_sum_evidence(output - self.background, self.contributions, self.labels, self.noise).scores()
+        return (
+            class_sum_evidence(output - self.background, self.contributions, self.labels, self.noise).fitted().scores()
+        )
 
 
 def _noise_scale(noise: float, contributions: Floats) -> float:
