@@ -55,7 +55,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train a generator on the real images; leaves a checkpoint, metrics and sample pictures."""
-    from synthgen.recipe import load_recipe
+    from synthgen.recipe import AdversarialRecipe, load_recipe
     from synthgen.training import resumable_recipe
     from synthgen.training import train as train_
     from synthgen.training_plan import plan_training
@@ -66,6 +66,7 @@ def train(
         seed = begun_with if seed is None else seed
     else:
         chosen = load_recipe(recipe or "conditional", set_ or [])
+    assert isinstance(chosen, AdversarialRecipe)  # the only method yet
     plan = plan_training(chosen, data, seed or 0)
     out = out or Path("runs") / chosen.name
     _say(f"{chosen.name}: {chosen.description}")
