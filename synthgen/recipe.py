@@ -74,7 +74,7 @@ class DiscriminatorSection(_Section):
     """One convolution per entry of ``filters`` → an optional dense layer → one logit."""
 
     filters: tuple[int, ...] = _between(1, 1024)
-    strides: tuple[int, ...] = _between(1, 2)
+    strides: tuple[int, ...] = _between(1, 4)
     kernel_sizes: tuple[int, ...] = _between(1, 7)
     activation: str = _one_of("relu", "leaky_relu", default="leaky_relu")
     dense_units: int = _between(0, 4096, default=0)

@@ -63,10 +63,15 @@ class ClippedGradients:
         gradients = tape.gradient(total, answered)
         parts = [_part_of(*each) for each in zip(self._layers, seen, gradients, strict=True)]
         squares = tf.add_n([square for square, _ in parts])
-        norms = tf.sqrt(tf.maximum(squares, tf.constant(np.finfo(np.float32).tiny)))
-        factors = counted * tf.minimum(1.0, self._clip / norms)
+        factors = counted * self._factors(squares)
         sums = [array for _, weighted in parts for array in weighted(factors)]
         return [sums[i] for i in self._order], logits
+
+    def _factors(self, squares: tf.Tensor) -> tf.Tensor:
+        # A norm that is infinite or no number counts as nothing: it is one example's, and must not spoil its
+        # neighbours' sum, nor tell by an error that it is there.
+        norms = tf.sqrt(tf.maximum(squares, np.finfo(np.float32).tiny))
+        return tf.where(tf.math.is_finite(norms), tf.minimum(1.0, self._clip / norms), 0.0)
 
 
 _Part = tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]
@@ -82,8 +87,8 @@ def _of_dense(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) -> _Part
     squares = (_squares(seen) + bias) * _squares(gradient)
 
     def weighted(factors: tf.Tensor) -> list[tf.Tensor]:
-        clipped = gradient * factors[:, tf.newaxis]
-        kernel = tf.matmul(seen, clipped, transpose_a=True)
+        clipped = _scaled(gradient, factors)
+        kernel = tf.matmul(_scaled(seen, tf.sign(factors)), clipped, transpose_a=True)
         return [kernel, tf.reduce_sum(clipped, axis=0)] if layer.use_bias else [kernel]
 
     return squares, weighted
@@ -103,10 +108,15 @@ def _of_convolution(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) ->
     squares = _squares(rows) + (_squares(biases) if layer.use_bias else 0.0)
 
     def weighted(factors: tf.Tensor) -> list[tf.Tensor]:
-        kernel = tf.reshape(tf.linalg.matvec(rows, factors, transpose_a=True), kernel_shape)
-        return [kernel, tf.linalg.matvec(biases, factors, transpose_a=True)] if layer.use_bias else [kernel]
+        kernel = tf.reshape(tf.reduce_sum(_scaled(rows, factors), axis=0), kernel_shape)
+        return [kernel, tf.reduce_sum(_scaled(biases, factors), axis=0)] if layer.use_bias else [kernel]
 
     return squares, weighted
+
+
+def _scaled(rows: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+    """Rows times their factors, where 0 times anything, even infinity, is 0."""
+    return tf.math.multiply_no_nan(rows, factors[:, tf.newaxis])
 
 
 def _squares(rows: tf.Tensor) -> tf.Tensor:
