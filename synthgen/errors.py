@@ -8,6 +8,7 @@
     ├── ExportError          an output folder that cannot take the export
     ├── VerificationError    a set that is not what its manifest claims
     ├── EvaluationError      a set that cannot be measured, or what measures it is missing
+    ├── PrivacyError         a budget that is exhausted, or a privacy claim larger than its proof
     └── TrainingError        training that cannot go on
         └── Interrupted      training stopped on request; what was reached is saved
 
@@ -49,6 +50,10 @@ class VerificationError(SynthgenError):
 
 class EvaluationError(SynthgenError):
     """A set cannot be measured, or what is needed to measure it is missing."""
+
+
+class PrivacyError(SynthgenError):
+    """A privacy budget is exhausted, or a private mechanism, ledger or claim is not what it must be."""
 
 
 class TrainingError(SynthgenError):
