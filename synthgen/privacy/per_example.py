@@ -125,7 +125,11 @@ def _squares(rows: tf.Tensor) -> tf.Tensor:
 
 def _expect_plain(layer: keras.Layer) -> None:
     kinds = (keras.layers.Dense, keras.layers.Conv2D)
-    if type(layer) not in kinds or layer.activation is not keras.activations.linear or len(layer.input.shape) not in (2, 4):
+    if (
+        type(layer) not in kinds
+        or layer.activation is not keras.activations.linear
+        or len(layer.input.shape) not in (2, 4)
+    ):
         raise ValueError(
             f"layer {layer.name} ({type(layer).__name__}): expected Dense or Conv2D without an activation of its own; "
             "no other layer's per-example gradients are known here"
