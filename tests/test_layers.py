@@ -13,10 +13,19 @@ LAYERS = [
     {"errors", "fashion"},
     {"files", "shards", "statement", "environment", "hdf5"},
     {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.mechanisms", "privacy.accounting"},
-    {"manifest", "datasets", "networks", "losses", "memorisation", "training_state", "privacy.ledger"},
+    {
+        "manifest",
+        "datasets",
+        "networks",
+        "losses",
+        "memorisation",
+        "training_state",
+        "privacy.ledger",
+        "privacy.per_example",
+    },
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"},
-    {"training", "sampling", "integrity", "utility", "reference", "inception"},
-    {"generation"},
+    {"training", "sampling", "integrity", "utility", "reference", "inception", "private_game", "private_plan"},
+    {"generation", "private_training"},
     {"verification"},
     {"inspection", "subject"},
     {"evaluation"},
@@ -26,7 +35,8 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-LIGHT = sorted(set(RANK) - {"networks", "losses", "game", "classifiers", "reference", "inception", "__main__"})
+HEAVY = {"networks", "losses", "game", "private_game", "privacy.per_example", "classifiers", "reference", "inception"}
+LIGHT = sorted(set(RANK) - HEAVY - {"__main__"})
 
 
 def imported_modules(path: Path) -> set[str]:
