@@ -17,6 +17,7 @@ from synthgen.errors import PrivacyError
 
 MAX_EPSILON = 50.0  # beyond it a guarantee says nothing, and its loss distribution grows without end
 MIN_DELTA, MAX_DELTA = 1e-12, 1e-2
+_MIN_SAMPLED_NOISE = 0.2  # noise multiplier
 _MAX_TRIALS = 100
 _RELATIVE_TOLERANCE = 1e-3  # of the budget, left unspent by a calibration
 
@@ -56,8 +57,8 @@ def epsilon_of(mechanisms: Sequence[Priced], delta: float, accountant: str = "pl
     Args:
         mechanisms: Gaussian mechanisms; an empty sequence costs nothing.
         delta: 1e-12 to 0.01.
-        accountant: ``pld`` or ``rdp``. Where RDP already says more than 50, PLD is spared the work and RDP's bound,
-            which is the larger one, is returned.
+        accountant: ``pld`` or ``rdp``. Where RDP already says more than 50, or a sampled mechanism's noise multiplier
+            is below 0.2, the loss distribution would be vast: RDP's bound, the larger one, is returned for it.
 
     Raises:
         PrivacyError: delta or the accountant's name is out of range.
@@ -68,7 +69,8 @@ def epsilon_of(mechanisms: Sequence[Priced], delta: float, accountant: str = "pl
     if not mechanisms:
         return 0.0
     bound = _epsilon_rdp(mechanisms, delta)
-    if accountant == "rdp" or bound > MAX_EPSILON:
+    vast = any(m.sampling_probability < 1 and m.noise_multiplier < _MIN_SAMPLED_NOISE for m in mechanisms)
+    if accountant == "rdp" or bound > MAX_EPSILON or vast:
         return bound
     return _epsilon_pld(mechanisms, delta)
 
