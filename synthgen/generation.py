@@ -117,7 +117,8 @@ def generate(
         export: see ``plan_export``.
         out: a folder that is new, empty, or (``resume``) holds the same export unfinished.
         resume: go on where an interrupted export stopped; finished shards are kept.
-        allow_unprotected: export from a checkpoint without a formal privacy guarantee.
+        allow_unprotected: export from a checkpoint without a formal privacy guarantee; the package's own default
+            needs no such word.
         max_epsilon: refuse a guarantee that is looser than this, or absent.
         progress: called with the number of images just finished.
 

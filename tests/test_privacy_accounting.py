@@ -135,3 +135,17 @@ def test_an_unknown_accountant_is_refused():
 
 def test_the_accountant_has_a_version():
     assert accountant_version()[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        [gaussian(0.08, 1e-6)],
+        [gaussian(0.4 + i / 1_000, 1e-6, 31_250) for i in range(32)],
+        [gaussian(1.0 + i / 1_000) for i in range(32)],
+    ],
+    ids=["hardly any noise", "many sampled mechanisms", "many mechanisms"],
+)
+def test_what_would_keep_pld_busy_is_left_to_rdp(run: list[Mechanism], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("synthgen.privacy.accounting._epsilon_pld", lambda mechanisms, delta: pytest.fail("PLD"))
+    assert epsilon_of(run, 1e-5) == epsilon_of(run, 1e-5, "rdp") > 0
