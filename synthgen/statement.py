@@ -37,7 +37,7 @@ FLOATING_POINT = (
 # the accountant (1.7 s): claim_sha256 → both. A test computes each of them again.
 PINNED_EPSILONS: dict[str, tuple[float, float]] = {}
 
-_DECIMALS = 4  # a claim is rounded up to these
+_ROUNDING = 10_000  # a claim is rounded up to four decimals
 _TOLERANCE = 1e-6  # of epsilon: rounding errors of another machine's transforms
 _MAX_TEXT, _MAX_TEXTS = 500, 16
 _BASIC_KEYS = ("guarantee", "sentence", "trained_on")
@@ -293,4 +293,4 @@ def _sentence(epsilon: float, delta: float) -> str:
 
 
 def _rounded_up(epsilon: float) -> float:
-    return math.ceil(epsilon * 10**_DECIMALS) / 10**_DECIMALS
+    return math.ceil(epsilon * _ROUNDING) / _ROUNDING
