@@ -104,6 +104,7 @@ def train(
             should_stop=stopped.is_set,
         )
     _say(f"checkpoint {checkpoint.sha256[:12]} in {out}, samples in {out / 'samples.png'}")
+<<<<<<< HEAD
     unprotected = "" if checkpoint.privacy.protects else " --allow-unprotected"
     _say(f"next: synthgen export --checkpoint {out} --count 60000{unprotected}")
 
@@ -140,6 +141,10 @@ def _private_training(recipe: "PrivateAdversarialRecipe", data: Path | None, out
         return train_privately(plan, out, on_look=on_summary, **options)
 
     return _Planned(recipe.training.steps, start)
+=======
+    word = "" if checkpoint.privacy.protects else " --allow-unprotected"
+    _say(f"next: synthgen export --checkpoint {out} --count 60000{word}")
+>>>>>>> main
 
 
 @app.command(
@@ -159,6 +164,9 @@ def export(
     allow_unprotected: Annotated[
         bool, typer.Option("--allow-unprotected", help="Export without a formal privacy guarantee.")
     ] = False,
+    max_epsilon: Annotated[
+        float | None, typer.Option(help="Refuse a privacy guarantee that is looser than this, or absent.")
+    ] = None,
 ) -> None:
     """Draw a labelled synthetic set from a checkpoint and write it with its manifest."""
     from synthgen.checkpoint import load_checkpoint
@@ -180,10 +188,18 @@ def export(
         _say("unconditional checkpoint: these images bear no labels")
     with _bar(count, "image") as bar, _sigterm_as_interrupt():
         manifest = generate(
-            source, wanted, out, resume=resume, allow_unprotected=allow_unprotected, progress=_advance(bar)
+            source,
+            wanted,
+            out,
+            resume=resume,
+            allow_unprotected=allow_unprotected,
+            max_epsilon=max_epsilon,
+            progress=_advance(bar),
         )
     _say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
-    if not source.privacy.protects:
+    if source.privacy.protects:
+        _say(source.privacy.sentence)
+    else:
         _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
 
 

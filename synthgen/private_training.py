@@ -21,7 +21,7 @@ from synthgen.pictures import save_contact_sheet
 from synthgen.privacy.ledger import OpenLedger
 from synthgen.privacy.mechanisms import poisson_sample
 from synthgen.private_plan import PrivateTrainingPlan
-from synthgen.statement import PrivacyStatement, no_guarantee
+from synthgen.statement import PrivacyStatement, differential_privacy
 from synthgen.training import LOCK_NAME, METRICS_NAME, check_folder, sample_drawer
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_state
 
@@ -261,7 +261,7 @@ class _Run:
     def _statement(self) -> PrivacyStatement:
         origin = "Fashion-MNIST" if self.plan.recipe.data.official else "the user's own images"
         trained_on = f"{len(self.plan.data):,} images of {origin}, training split"
-        return no_guarantee(trained_on)  # TODO: the statement of this ledger
+        return differential_privacy(self._ledger.ledger, self.plan.budget.delta, trained_on)
 
 
 def _write_metrics(path: Path, history: list[Progress]) -> None:

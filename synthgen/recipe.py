@@ -189,10 +189,10 @@ class Recipe(_Section):
         Raises:
             RecipeError: naming the key, the value and what was expected.
         """
-        values = dict(document) if isinstance(document, dict) else document
-        method = (
-            values.pop("method", AdversarialRecipe.method) if isinstance(values, dict) else AdversarialRecipe.method
-        )
+        if not isinstance(document, dict):
+            raise RecipeError(f"recipe = {document!r:.80}: expected a section of keys and values")
+        values = dict(document)
+        method = values.pop("method", AdversarialRecipe.method)
         if not isinstance(method, str) or method not in METHODS:
             raise RecipeError(f"method = {method!r:.80}: expected one of {', '.join(METHODS)}")
         recipe = _build(METHODS[method], values, prefix="")

@@ -11,18 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "synthgen"
 
 LAYERS = [
     {"errors", "fashion"},
-    {"files", "shards", "statement", "environment", "hdf5"},
-    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.mechanisms", "privacy.accounting"},
-    {
-        "manifest",
-        "datasets",
-        "networks",
-        "losses",
-        "memorisation",
-        "training_state",
-        "privacy.ledger",
-        "privacy.per_example",
-    },
+    {"files", "shards", "environment", "hdf5", "privacy.mechanisms", "privacy.accounting", "privacy.per_example"},
+    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.ledger"},
+    {"statement", "datasets", "networks", "losses", "memorisation", "training_state"},
+    {"manifest"},
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"},
     {"training", "sampling", "integrity", "utility", "reference", "inception", "private_game", "private_plan"},
     {"generation", "private_training"},

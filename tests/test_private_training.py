@@ -22,14 +22,14 @@ from synthgen.training_state import STATE_NAME
 STEPS = 12
 TINY = [
     *SAMPLE,
-    "privacy.epsilon=2",
+    "privacy.epsilon=1",
     "latent.size=8",
     "generator.stem_filters=4",
     "generator.filters=[4, 4]",
     "discriminator.filters=[4, 4]",
     "discriminator.projection_size=4",
     f"training.steps={STEPS}",
-    "training.batch_size=40",
+    "training.batch_size=100",
     "training.forged_batch_size=8",
     "training.generator_batch_size=8",
     "training.sample_every_steps=6",
@@ -91,6 +91,9 @@ def test_a_run_leaves_a_checkpoint_and_a_ledger_of_every_step(plan, unbroken):
         "samples/step-000012.png",
     }
     assert checkpoint.training["steps"] == charged_steps(checkpoint.path) == STEPS
+    assert checkpoint.privacy.protects
+    assert [mechanism.steps for mechanism in checkpoint.privacy.proof.ledger] == [STEPS]
+    assert checkpoint.privacy.proof.epsilon <= plan.budget.epsilon
     assert plan.budget.epsilon * 0.99 < epsilon_of([plan.mechanism(STEPS)], plan.budget.delta) <= plan.budget.epsilon
 
 
@@ -199,7 +202,7 @@ def test_a_run_without_its_ledger_is_not_resumed(roomy, no_game, tmp_path):
     with pytest.raises(Interrupted):
         train_privately(roomy, tmp_path / "run", should_stop=lambda: True)
     dearer = replace(roomy, budget=Budget(20.0, 1e-5))
-    with pytest.raises(PrivacyError, match="begun with epsilon 2 "):
+    with pytest.raises(PrivacyError, match="begun with epsilon 1 "):
         train_privately(dearer, tmp_path / "run", resume=True)
     (tmp_path / "run" / LEDGER_NAME).unlink()
     with pytest.raises(PrivacyError, match="what was spent is unknown"):
@@ -208,14 +211,14 @@ def test_a_run_without_its_ledger_is_not_resumed(roomy, no_game, tmp_path):
 
 def test_dry_run_prints_the_whole_plan(tmp_path):
     sets = [part for override in TINY for part in ("--set", override)]
-    command = ["train", "--recipe", "dpgan", "--data", str(DATA), "--epsilon", "1", "--delta", "1e-6", "--dry-run"]
+    command = ["train", "--recipe", "dpgan", "--data", str(DATA), "--epsilon", "0.5", "--delta", "1e-6", "--dry-run"]
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "run"), *sets])
     assert result.exit_code == 0
     for part in (
-        "epsilon 1 at delta 1e-06",
+        "epsilon 0.5 at delta 1e-06",
         "12 steps",
         "noise multiplier",
-        "probability 0.08000",
+        "probability 0.20000",
         "100 % of the budget",
     ):
         assert part in result.stderr
