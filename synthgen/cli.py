@@ -104,7 +104,6 @@ def train(
             should_stop=stopped.is_set,
         )
     _say(f"checkpoint {checkpoint.sha256[:12]} in {out}, samples in {out / 'samples.png'}")
-<<<<<<< HEAD
     unprotected = "" if checkpoint.privacy.protects else " --allow-unprotected"
     _say(f"next: synthgen export --checkpoint {out} --count 60000{unprotected}")
 
@@ -141,10 +140,6 @@ def _private_training(recipe: "PrivateAdversarialRecipe", data: Path | None, out
         return train_privately(plan, out, on_look=on_summary, **options)
 
     return _Planned(recipe.training.steps, start)
-=======
-    word = "" if checkpoint.privacy.protects else " --allow-unprotected"
-    _say(f"next: synthgen export --checkpoint {out} --count 60000{word}")
->>>>>>> main
 
 
 @app.command(
