@@ -310,15 +310,16 @@ def _drawn(checkpoint: Checkpoint, seed: int, count: int, progress: Progress) ->
 
 
 def _set_audit(subject: str, sha256: str, privacy: PrivacyStatement, membership: Membership) -> SetAudit:
-    # A statement without a guarantee has neither; loading the checkpoint recomputed both from its ledger.
-    epsilon, delta = getattr(privacy, "epsilon", None), getattr(privacy, "delta", None)
+    privacy.expect_proven()
+    proof = privacy.proof
+    epsilon = None if proof is None else proof.ledger.epsilon(proof.delta)  # anew, even where its value is well known
     return SetAudit(
         subject=subject,
         checkpoint_sha256=sha256,
         sentence=privacy.sentence,
         epsilon=epsilon,
-        delta=delta,
-        largest_true_positive_rate=None if epsilon is None or delta is None else largest_rate(epsilon, delta),
+        delta=None if proof is None else proof.delta,
+        largest_true_positive_rate=None if proof is None or epsilon is None else largest_rate(epsilon, proof.delta),
         membership=membership,
     )
 

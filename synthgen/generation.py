@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from synthgen.batch import SetDigest, join_block_digests
-from synthgen.checkpoint import Checkpoint
+from synthgen.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
 from synthgen.claim import WORK_FOLDER, claim_folder
 from synthgen.datasets import MAX_IDX_IMAGES
 from synthgen.environment import made_with
@@ -106,6 +107,7 @@ def generate(
     *,
     resume: bool = False,
     allow_unprotected: bool = False,
+    max_epsilon: float | None = None,
     progress: Progress = lambda images: None,
 ) -> Manifest:
     """Draw the images of ``export`` from ``checkpoint`` and write them, with their manifest, into ``out``.
@@ -115,17 +117,20 @@ def generate(
         export: see ``plan_export``.
         out: a folder that is new, empty, or (``resume``) holds the same export unfinished.
         resume: go on where an interrupted export stopped; finished shards are kept.
-        allow_unprotected: export from a checkpoint without a formal privacy guarantee. The checkpoints that
-            come with synthgen were trained on public images and need no such word.
+        allow_unprotected: export from a checkpoint without a formal privacy guarantee; the package's own default
+            needs no such word.
+        max_epsilon: refuse a guarantee that is looser than this, or absent.
         progress: called with the number of images just finished.
 
     Returns:
         The manifest that was written last of all.
 
     Raises:
-        ExportError: ``out`` holds something else, is in use, cannot be written, or a guarantee is missing.
+        ExportError: ``out`` holds something else, is in use, cannot be written, or a guarantee is missing or loose.
+        PrivacyError: the checkpoint claims less than its ledger proves.
+        UsageError: ``max_epsilon`` is no number above 0.
     """
-    _refuse_unprotected(checkpoint, allow_unprotected)
+    _expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
     try:
         with claim_folder(out, _job_document(checkpoint, export), resume=resume):
             if (out / MANIFEST_NAME).exists():
@@ -272,8 +277,20 @@ def _shard_record(record: dict[str, Any]) -> ShardRecord:
     )
 
 
-def _refuse_unprotected(checkpoint: Checkpoint, allowed: bool) -> None:
-    if not (checkpoint.privacy.protects or checkpoint.is_builtin or allowed):
+def _expect_guarantee(checkpoint: Checkpoint, allow_unprotected: bool, max_epsilon: float | None) -> None:
+    if max_epsilon is not None and not 0 < max_epsilon < math.inf:
+        raise UsageError(f"max_epsilon {max_epsilon}; expected a number above 0")
+    checkpoint.privacy.expect_proven()  # again: a checkpoint may be built in memory
+    proof = checkpoint.privacy.proof
+    if max_epsilon is not None and (proof is None or proof.epsilon > max_epsilon):
+        found = "no formal privacy guarantee" if proof is None else f"epsilon {proof.epsilon:g}"
+        raise ExportError(
+            f"checkpoint '{checkpoint.name}' has {found}; asked for was epsilon {max_epsilon:g} or less: choose "
+            "another checkpoint or a larger --max-epsilon"
+        )
+    # While the package's own default is unprotected, it needs no word; a private default ends that by itself.
+    is_default = checkpoint.is_builtin and checkpoint.name == DEFAULT_CHECKPOINT
+    if proof is None and not (allow_unprotected or is_default):
         raise ExportError(
             f"checkpoint '{checkpoint.name}' has no formal privacy guarantee; if its training images may be "
             "exposed, say so with --allow-unprotected"

@@ -97,6 +97,7 @@ class Manifest:
             "class_names": list(CLASS_NAMES),
             "digest_method": DIGEST_METHOD,
             **asdict(self),
+            "privacy": self.privacy.to_dict(),
         }
 
 

@@ -8,7 +8,7 @@ unbroken one.
 import csv
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from synthgen.game import Game
 
 METRICS_NAME = "metrics.csv"
-_LOCK_NAME = ".lock"
+LOCK_NAME = ".lock"
 _NO_SIGNAL_LOSS = 1e-4  # a discriminator this sure of itself gives the generator nothing to learn from
 _LEAST_SPREAD = 1e-3  # standard deviation between images, in [0, 1]: below it the generator draws one picture
 
@@ -84,13 +84,13 @@ def train(
         TrainingError: the losses are no numbers any more or the game has collapsed; the last good state is kept.
         Interrupted: stopped on request; go on with ``resume``.
     """
-    _check_folder(out, resume)
+    check_folder(out, resume)
     import_tensorflow()
     from synthgen.game import Game
 
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(out / _LOCK_NAME) as alone:
+        with exclusive_lock(out / LOCK_NAME) as alone:
             if not alone:
                 raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
             remove_litter(out)
@@ -100,7 +100,7 @@ def train(
             else:
                 run.save_state()  # from here on the run can be resumed, whatever happens
             checkpoint = _play_on(run, on_step, on_epoch, should_stop)
-        (out / _LOCK_NAME).unlink(missing_ok=True)
+        (out / LOCK_NAME).unlink(missing_ok=True)
         return checkpoint
     except OSError as error:
         reason = error.strerror or str(error)
@@ -309,13 +309,18 @@ def sample_drawer(generator: Any, recipe: Recipe) -> Callable[[], npt.NDArray[np
     return draw_samples
 
 
-def _check_folder(out: Path, resume: bool) -> None:
+def check_folder(out: Path, resume: bool, may_hold: Collection[str] = ()) -> None:
+    """Refuse a folder that cannot take a new run, or has none to resume.
+
+    Raises:
+        UsageError: nothing to resume, an interrupted run not to be resumed, or files beyond ``may_hold``.
+    """
     has_state = (out / STATE_NAME).is_file()
     if resume and not has_state:
         raise UsageError(f"{out}: nothing to resume here; expected a {STATE_NAME}")
     if not resume and has_state:
         raise UsageError(f"{out}: holds an interrupted run; go on with --resume or choose another --out")
-    leftovers = {_LOCK_NAME, "samples"}  # of a run that was killed before it had anything to save
+    leftovers = {LOCK_NAME, "samples", *may_hold}  # of a run that was killed before it had anything to save
     if not resume and out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - leftovers):
         raise UsageError(f"{out}: is not empty; choose a new folder with --out")
 

@@ -9,6 +9,7 @@ from synthgen import auditing
 from synthgen.auditing import PreparedAudit, audit, audit_checkpoint, audit_training
 from synthgen.cli import app
 from synthgen.errors import UsageError
+from synthgen.privacy.membership import largest_true_positive_rate
 from synthgen.recipe import PrivacySection
 
 
@@ -66,14 +67,14 @@ def test_a_set_is_attacked_as_the_checkpoint_is(tiny_checkpoint, export, tmp_pat
         audit(str(tmp_path / "set"), DATA, canaries=100)
 
 
-def test_a_proven_set_is_compared_with_its_proof(tiny_checkpoint):
-    class Proven:
-        protects, sentence, epsilon, delta = True, "Proven.", 2.0, 1e-5
-
-    found = audit_checkpoint(replace(tiny_checkpoint, privacy=Proven()), DATA, count=10)
-    assert found.largest_true_positive_rate == pytest.approx(0.0739, abs=1e-4)
-    assert "epsilon 2 at delta 1e-05. Proven." in found.summary()[1]
-    assert "the proof lets no attack find more than 7.4%" in found.summary()[-1]
+def test_a_proven_set_is_compared_with_its_proof(private_checkpoint):
+    found = audit_checkpoint(private_checkpoint, DATA, count=10)
+    claimed = private_checkpoint.privacy.proof
+    assert found.epsilon == pytest.approx(claimed.epsilon, abs=1e-4)
+    assert found.delta == claimed.delta
+    assert found.largest_true_positive_rate == largest_true_positive_rate(found.epsilon, found.delta)
+    assert f"epsilon {found.epsilon:.4g} at delta" in found.summary()[1]
+    assert "the proof lets no attack find more than" in found.summary()[-1]
 
 
 def test_a_generator_that_saw_the_test_images_leaves_no_non_members(unlabelled_checkpoint):

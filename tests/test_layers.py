@@ -11,13 +11,14 @@ PACKAGE = Path(__file__).parents[1] / "synthgen"
 
 LAYERS = [
     {"errors", "fashion"},
-    {"files", "shards", "statement", "environment", "hdf5"},
-    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.mechanisms", "privacy.accounting"},
-    {"manifest", "datasets", "networks", "losses", "memorisation", "training_state", "privacy.ledger"}
+    {"files", "shards", "environment", "hdf5", "privacy.mechanisms", "privacy.accounting", "privacy.per_example"},
+    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.ledger"},
+    {"statement", "datasets", "networks", "losses", "memorisation", "training_state"}
     | {"privacy.audit", "privacy.canaries", "privacy.membership"},
+    {"manifest"},
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"},
-    {"training", "sampling", "integrity", "utility", "reference", "inception"},
-    {"generation"},
+    {"training", "sampling", "integrity", "utility", "reference", "inception", "private_game", "private_plan"},
+    {"generation", "private_training"},
     {"verification"},
     {"inspection", "subject", "auditing"},
     {"evaluation"},
@@ -27,7 +28,8 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-LIGHT = sorted(set(RANK) - {"networks", "losses", "game", "classifiers", "reference", "inception", "__main__"})
+HEAVY = {"networks", "losses", "game", "private_game", "privacy.per_example", "classifiers", "reference", "inception"}
+LIGHT = sorted(set(RANK) - HEAVY - {"__main__"})
 
 
 def imported_modules(path: Path) -> set[str]:
