@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
-from synthgen.datasets import RealImages, find_data, load_real_images
+from synthgen.datasets import find_data, load_real_images
 from synthgen.errors import UsageError
 from synthgen.manifest import MANIFEST_NAME, load_manifest
 from synthgen.privacy.audit import MAX_CANARIES, MIN_CANARIES, Auditable, OneRunAudit, one_run_audit
@@ -129,9 +129,9 @@ class PreparedAudit:
     delta: float
 
 
-Prepare = Callable[[Recipe, RealImages, int, Progress], PreparedAudit]
+Prepare = Callable[[Recipe, Path | None, int, Progress], PreparedAudit]
 
-# How each method of private training is audited: (recipe, training images, number of canaries, progress). What it
+# How each method of private training is audited: (recipe, data folder, number of canaries, progress). What it
 # prepares writes at most into a temporary folder: a training with canaries in its data is never to be released.
 PREPARATIONS: dict[str, Prepare] = {}
 
@@ -232,8 +232,7 @@ def audit_training(
     most = min(MAX_CANARIES, MAX_DECODED_CANARIES)
     if not MIN_CANARIES <= canaries <= most:
         raise UsageError(f"canaries {canaries:,}: expected {MIN_CANARIES} to {most:,}")
-    data = training_images(recipe, data_folder)
-    prepared = PREPARATIONS[recipe.method](recipe, data, canaries, progress)
+    prepared = PREPARATIONS[recipe.method](recipe, data_folder, canaries, progress)
     result = one_run_audit(prepared.mechanism, delta=prepared.delta, confidence=confidence)
     return TrainingAudit(
         recipe=recipe.name,
