@@ -16,7 +16,7 @@ from synthgen.datasets import find_data, load_real_images
 from synthgen.errors import UsageError
 from synthgen.manifest import MANIFEST_NAME, load_manifest
 from synthgen.privacy.audit import MAX_CANARIES, MIN_CANARIES, Auditable, OneRunAudit, one_run_audit
-from synthgen.privacy.canaries import MAX_DECODED_CANARIES
+from synthgen.privacy.canaries import MAX_DECODED_CANARIES, pattern_canaries
 from synthgen.privacy.membership import FALSE_POSITIVE_RATE, Attack, Membership, infer_membership
 from synthgen.privacy.membership import largest_true_positive_rate as largest_rate
 from synthgen.recipe import Recipe, builtin_recipes, load_recipe
@@ -134,6 +134,31 @@ Prepare = Callable[[Recipe, Path | None, int, Progress], PreparedAudit]
 # How each method of private training is audited: (recipe, data folder, number of canaries, progress). What it
 # prepares writes at most into a temporary folder: a training with canaries in its data is never to be released.
 PREPARATIONS: dict[str, Prepare] = {}
+
+
+def _prepare_look(recipe: Recipe, folder: Path | None, canaries: int, progress: Progress) -> PreparedAudit:
+    """A recipe trained on released statistics; what follows its private look needs no audit."""
+    from synthgen.environment import import_tensorflow
+    from synthgen.matching_plan import plan_matching
+    from synthgen.privacy.accounting import epsilon_of
+    from synthgen.privacy.look_audit import LookAudit
+    from synthgen.recipe import StatisticsRecipe
+
+    assert isinstance(recipe, StatisticsRecipe)
+    import_tensorflow()
+    plan = plan_matching(recipe, folder)
+    mechanism = LookAudit(
+        images=plan.data.images,
+        labels=plan.data.labels,
+        planted=pattern_canaries(canaries),
+        plan=plan.look,
+        progress=progress,
+    )
+    epsilon = epsilon_of([plan.look.teacher, plan.look.embedding], plan.budget.delta)
+    return PreparedAudit(mechanism=mechanism, epsilon=epsilon, delta=plan.budget.delta)
+
+
+PREPARATIONS["released_statistics"] = _prepare_look
 
 
 def audit_checkpoint(

@@ -17,8 +17,7 @@ LAYERS = [
     | {"privacy.audit", "privacy.canaries", "privacy.membership"},
     {"features"},
     {"manifest", "privacy.release"},
-    {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"}
-    | {"privacy.look_audit"},
+    {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"} | {"privacy.look_audit"},
     {
         "training",
         "sampling",
@@ -42,6 +41,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {
+    "privacy.look_audit",
     "classifiers",
     "features",
     "game",

@@ -23,7 +23,7 @@ from synthgen.fashion import NUM_CLASSES
 from synthgen.files import publish
 from synthgen.privacy.ledger import Mechanism
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
-from synthgen.privacy.teacher import Teacher, train_teacher
+from synthgen.privacy.teacher import Teacher, Watch, train_teacher
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
@@ -99,6 +99,7 @@ def look_privately(
     plan: LookPlan,
     charge: Callable[[Mechanism], None],
     progress: Progress = lambda stage, done, of: None,
+    watch: Watch = lambda step, parameters, gradient: None,
 ) -> Release:
     """Look at the training images, once, and release what was seen.
 
@@ -108,6 +109,7 @@ def look_privately(
         plan: both mechanisms.
         charge: called with each mechanism before it runs; an exception from it keeps the mechanism from running.
         progress: called with (stage, done, of).
+        watch: called with the teacher's noisy steps; see ``train_teacher``.
     """
     from synthgen.features import SCATTERING_SIZE, scattering_rows
 
@@ -122,6 +124,7 @@ def look_privately(
         plan.teacher,
         learning_rate=plan.learning_rate,
         progress=lambda done, of: progress("private teacher", done, of),
+        watch=watch,
     )
     taught = teacher.predict(features)
     del features

@@ -19,6 +19,7 @@ from synthgen.privacy.mechanisms import gaussian_noise, poisson_sample
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+Watch = Callable[[int, npt.NDArray[np.float64], npt.NDArray[np.float64]], None]
 
 _ROUNDING = 1e-5  # of a single-precision norm, taken off the clip
 _PREDICTION_ROWS = 4096
@@ -48,6 +49,7 @@ def train_teacher(
     learning_rate: float,
     momentum: float = 0.9,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    watch: Watch = lambda step, parameters, gradient: None,
 ) -> Teacher:
     """Train the teacher; its whole price is ``mechanism``, to be charged before the call.
 
@@ -61,6 +63,8 @@ def train_teacher(
         learning_rate: of the mean gradient, over the *expected* batch.
         momentum: of the released, noisy gradients.
         progress: called with the steps done and the steps in all.
+        watch: called with each step's number, its parameters before it and its noisy gradient sum, all of which the
+            accountant takes for released; for the audit.
     """
     size = features.shape[1]
     expected_batch = mechanism.sampling_probability * len(features)
@@ -71,6 +75,7 @@ def train_teacher(
         chosen = poisson_sample(len(features), mechanism.sampling_probability)
         gradient = clipped_gradient_sum(features[chosen], labels[chosen], parameters, mechanism.l2_sensitivity)
         gradient += gaussian_noise(gradient.shape, deviation)
+        watch(step, parameters, gradient)
         velocity = momentum * velocity + gradient / expected_batch
         parameters -= learning_rate * velocity
         if step >= mechanism.steps - averaged:
