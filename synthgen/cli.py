@@ -16,7 +16,7 @@ from synthgen.errors import SynthgenError, UsageError
 
 if TYPE_CHECKING:
     from synthgen.checkpoint import Checkpoint
-    from synthgen.recipe import AdversarialRecipe, PrivateAdversarialRecipe
+    from synthgen.recipe import AdversarialRecipe, PrivateAdversarialRecipe, StatisticsRecipe
 
 app = typer.Typer(
     name="synthgen",
@@ -67,7 +67,13 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train a generator on the real images; leaves a checkpoint, metrics and sample pictures."""
-    from synthgen.recipe import AdversarialRecipe, PrivateAdversarialRecipe, load_recipe, with_budget
+    from synthgen.recipe import (
+        AdversarialRecipe,
+        PrivateAdversarialRecipe,
+        StatisticsRecipe,
+        load_recipe,
+        with_budget,
+    )
     from synthgen.training import resumable_recipe
 
     if resume and recipe is None and not set_:
@@ -83,6 +89,8 @@ def train(
         _say("unconditional: what this generator draws bears no labels")
     if isinstance(chosen, PrivateAdversarialRecipe):
         run = _private_training(chosen, data, out, seed or 0)
+    elif isinstance(chosen, StatisticsRecipe):
+        run = _matching(chosen, data, out, seed or 0)
     else:
         assert isinstance(chosen, AdversarialRecipe)
         run = _training(chosen, data, out, seed or 0)
@@ -94,7 +102,7 @@ def train(
 
         def on_step(done: int, of: int, figures: dict[str, float]) -> None:
             shown.update(figures)
-            bar.set_postfix({_SHORT[k]: f"{v:.3f}" for k, v in sorted(shown.items())}, refresh=False)
+            bar.set_postfix({_SHORT[k]: f"{v:.4f}" for k, v in sorted(shown.items())}, refresh=False)
             bar.update(done - bar.n)
 
         checkpoint = run.start(
@@ -138,6 +146,21 @@ def _private_training(recipe: "PrivateAdversarialRecipe", data: Path | None, out
 
     def start(on_summary: Any, **options: Any) -> "Checkpoint":
         return train_privately(plan, out, on_look=on_summary, **options)
+
+    return _Planned(recipe.training.steps, start)
+
+
+def _matching(recipe: "StatisticsRecipe", data: Path | None, out: Path, seed: int) -> _Planned:
+    from synthgen.matching_plan import plan_matching
+    from synthgen.matching_training import train_by_matching
+
+    plan = plan_matching(recipe, data, seed)
+    for line in plan.describe():
+        _say(line)
+
+    def start(on_summary: Any, **options: Any) -> "Checkpoint":
+        with _stages() as on_stage:
+            return train_by_matching(plan, out, on_stage=on_stage, on_look=on_summary, **options)
 
     return _Planned(recipe.training.steps, start)
 
@@ -333,6 +356,8 @@ _SHORT = {
     "generator_accuracy": "acc G",
     "discriminator_accuracy": "acc D",
     "forged_accuracy": "acc D on forged",
+    "distance": "distance",
+    "agreement": "agreement",
 }
 
 

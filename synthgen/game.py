@@ -89,7 +89,7 @@ class Players:
         section = self._recipe.training
         schedule = rate
         if section.learning_rate_decay:
-            schedule = _constant_then_linear(rate, steps)
+            schedule = constant_then_linear(rate, steps)
         return keras.optimizers.Adam(schedule, beta_1=section.beta_1, beta_2=section.beta_2)
 
     def _forge(self, labels: tf.Tensor, step: tf.Tensor, stream: int) -> list[tf.Tensor]:
@@ -190,7 +190,7 @@ class Game(Players):
         return tf.cond(step % section.gradient_penalty_interval == 0, penalised, lambda: 0.0)
 
 
-def _constant_then_linear(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+def constant_then_linear(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
     """``rate`` for the first half of the run, then a straight fall to zero."""
     half = max(1, steps // 2)
     falling = keras.optimizers.schedules.PolynomialDecay(2 * rate, 2 * half, end_learning_rate=0.0)

@@ -6,30 +6,27 @@ Nothing that is written, printed or decided here comes of the real images except
 on them, no hash of them. Since the noise is the operating system's, no two runs are alike, whatever their seed.
 """
 
-import csv
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import Interrupted, PrivacyError, TrainingError, UsageError
-from synthgen.files import exclusive_lock, publish, remove_litter
+from synthgen.files import exclusive_lock, remove_litter
 from synthgen.pictures import save_contact_sheet
-from synthgen.privacy.ledger import OpenLedger
+from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME, OpenLedger
 from synthgen.privacy.mechanisms import poisson_sample
 from synthgen.private_plan import PrivateTrainingPlan
 from synthgen.statement import PrivacyStatement, differential_privacy
-from synthgen.training import LOCK_NAME, METRICS_NAME, check_folder, sample_drawer
-from synthgen.training_state import STATE_NAME, open_state, read_header, write_state
+from synthgen.training import LOCK_NAME, check_folder, sample_drawer
+from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
 if TYPE_CHECKING:
     from synthgen.private_game import PrivateGame
 
-LEDGER_NAME = "ledger.json"
-_LEDGER_FILES = {LEDGER_NAME, LEDGER_NAME + ".lock"}  # a killed run leaves them; what they say was spent still counts
 _STEPS_A_CHARGE = 50
 _MEMORY = 0.1  # weight of the newest figure in a running mean
 
@@ -81,7 +78,7 @@ def train_privately(
         TrainingError: the gradients are no numbers any more; the last good state is kept.
         Interrupted: stopped on request; go on with ``resume``.
     """
-    check_folder(out, resume, may_hold=_LEDGER_FILES)
+    check_folder(out, resume, may_hold=LEDGER_FILES)
     if resume and not (out / LEDGER_NAME).is_file():
         raise PrivacyError(f"{out}: {LEDGER_NAME} is missing, so what was spent is unknown; start in a new folder")
     import_tensorflow()
@@ -200,7 +197,7 @@ class _Run:
             "history": [asdict(progress) for progress in self.history],
         }
         write_state(self.out, header, self.game.state())
-        _write_metrics(self.out / METRICS_NAME, self.history)
+        write_metrics(self.out, Progress, self.history)
 
     def restore(self) -> None:
         """Take up the saved state of the same plan; what was charged and lost since stays charged."""
@@ -262,10 +259,3 @@ class _Run:
         origin = "Fashion-MNIST" if self.plan.recipe.data.official else "the user's own images"
         trained_on = f"{len(self.plan.data):,} images of {origin}, training split"
         return differential_privacy(self._ledger.ledger, self.plan.budget.delta, trained_on)
-
-
-def _write_metrics(path: Path, history: list[Progress]) -> None:
-    with publish(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, [field.name for field in fields(Progress)])
-        table.writeheader()
-        table.writerows(asdict(progress) for progress in history)

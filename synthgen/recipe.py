@@ -140,6 +140,30 @@ class PrivateTrainingSection(GameSection):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LookSection(_Section):
+    """The one private look at the real images: a teacher by DP-SGD, then the mean embedding of its classes."""
+
+    teacher_steps: int = _between(1, 100_000)
+    teacher_batch_size: int = _between(1, 60_000)  # real images expected in a sample
+    teacher_learning_rate: float = _between(1e-6, 1000.0)
+    embedding_noise: float = _between(1e-3, 1000.0)  # its noise multiplier, as a multiple of the teacher's
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingSection(_Section):
+    """Teaching the generator to match what was released, which costs no privacy."""
+
+    steps: int = _between(1, 1_000_000)
+    images_per_class: int = _between(2, 1024)  # in a batch
+    learning_rate: float = _between(1e-8, 1.0)
+    beta_1: float = _between(0.0, 0.9999, default=0.9)
+    beta_2: float = _between(0.0, 0.99999, default=0.99)
+    margin_weight: float = _between(0.0, 1000.0, default=0.0)  # of images that the teacher takes for another class
+    ema_decay: float = _between(0.0, 0.99999, default=0.0)  # of the generator's weights; 0: no averaging
+    sample_every_steps: int = _between(1, 1_000_000, default=100)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrivacySection(_Section):
     """The budget of a private run: every look at the real images together costs at most this."""
 
@@ -255,15 +279,37 @@ class PrivateAdversarialRecipe(GameRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.privacy is None:
-            raise RecipeError("privacy is missing: expected a section [privacy] with epsilon and delta")
+        _expect_budget(self)
         if self.discriminator.spectral_norm or self.discriminator.dropout:
             raise RecipeError(
                 "discriminator: expected neither spectral_norm nor dropout, since per-example gradients are needed"
             )
 
 
-METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in (AdversarialRecipe, PrivateAdversarialRecipe)}
+@dataclass(frozen=True, kw_only=True)
+class StatisticsRecipe(Recipe):
+    """A generator that learns from statistics of the real images, released once with noise."""
+
+    method: ClassVar[str] = "released_statistics"
+
+    look: LookSection
+    training: MatchingSection
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _expect_budget(self)
+        if not self.conditional:
+            raise RecipeError("conditional = false: expected true, since the statistics are of classes")
+
+
+def _expect_budget(recipe: Recipe) -> None:
+    if recipe.privacy is None:
+        raise RecipeError("privacy is missing: expected a section [privacy] with epsilon and delta")
+
+
+METHODS: dict[str, type[Recipe]] = {
+    recipe.method: recipe for recipe in (AdversarialRecipe, PrivateAdversarialRecipe, StatisticsRecipe)
+}
 
 
 def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
@@ -301,7 +347,7 @@ def with_budget(recipe: Recipe, epsilon: float | None, delta: float | None) -> R
     if recipe.privacy is None:
         raise RecipeError(
             f"--{next(iter(given))} {next(iter(given.values())):g}: recipe '{recipe.name}' trains without privacy; "
-            "choose one with a section [privacy], such as dpgan"
+            "choose one with a section [privacy], such as private"
         )
     try:
         return dataclasses.replace(recipe, privacy=dataclasses.replace(recipe.privacy, **given))

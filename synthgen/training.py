@@ -5,7 +5,6 @@ state is saved whole at the end of every epoch and on request, so that a resumed
 unbroken one.
 """
 
-import csv
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -20,18 +19,17 @@ from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import Interrupted, TrainingError, UsageError
 from synthgen.fashion import NUM_CLASSES
-from synthgen.files import exclusive_lock, publish, remove_litter
+from synthgen.files import exclusive_lock, remove_litter
 from synthgen.pictures import save_contact_sheet
 from synthgen.recipe import Recipe
 from synthgen.shards import BLOCK_IMAGES, LabelRule, latents
 from synthgen.statement import no_guarantee
 from synthgen.training_plan import TrainingPlan, epoch_order
-from synthgen.training_state import STATE_NAME, open_state, read_header, write_state
+from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
 if TYPE_CHECKING:
     from synthgen.game import Game
 
-METRICS_NAME = "metrics.csv"
 LOCK_NAME = ".lock"
 _NO_SIGNAL_LOSS = 1e-4  # a discriminator this sure of itself gives the generator nothing to learn from
 _LEAST_SPREAD = 1e-3  # standard deviation between images, in [0, 1]: below it the generator draws one picture
@@ -196,7 +194,7 @@ class _Run:
             "seconds": self._seconds,
         }
         write_state(self.out, header, self.game.state())
-        _write_metrics(self.out / METRICS_NAME, self.history)
+        write_metrics(self.out, EpochSummary, self.history)
 
     def restore(self) -> None:
         """Take up the saved state of the same recipe, seed and data."""
@@ -323,10 +321,3 @@ def check_folder(out: Path, resume: bool, may_hold: Collection[str] = ()) -> Non
     leftovers = {LOCK_NAME, "samples", *may_hold}  # of a run that was killed before it had anything to save
     if not resume and out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - leftovers):
         raise UsageError(f"{out}: is not empty; choose a new folder with --out")
-
-
-def _write_metrics(path: Path, history: list[EpochSummary]) -> None:
-    with publish(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, list(EpochSummary.__dataclass_fields__))
-        table.writeheader()
-        table.writerows(asdict(summary) for summary in history)

@@ -13,11 +13,23 @@ LAYERS = [
     {"errors", "fashion"},
     {"files", "shards", "environment", "hdf5", "privacy.mechanisms", "privacy.accounting", "privacy.per_example"},
     {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.ledger"},
-    {"statement", "datasets", "networks", "losses", "memorisation", "training_state"},
-    {"manifest"},
+    {"statement", "datasets", "networks", "losses", "memorisation", "training_state", "privacy.teacher"},
+    {"features"},
+    {"manifest", "privacy.release"},
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"},
-    {"training", "sampling", "integrity", "utility", "reference", "inception", "private_game", "private_plan"},
-    {"generation", "private_training"},
+    {
+        "training",
+        "sampling",
+        "integrity",
+        "utility",
+        "reference",
+        "inception",
+        "private_game",
+        "private_plan",
+        "matching",
+        "matching_plan",
+    },
+    {"generation", "private_training", "matching_training"},
     {"verification"},
     {"inspection", "subject"},
     {"evaluation"},
@@ -27,7 +39,18 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-HEAVY = {"networks", "losses", "game", "private_game", "privacy.per_example", "classifiers", "reference", "inception"}
+HEAVY = {
+    "classifiers",
+    "features",
+    "game",
+    "inception",
+    "losses",
+    "matching",
+    "networks",
+    "privacy.per_example",
+    "private_game",
+    "reference",
+}
 LIGHT = sorted(set(RANK) - HEAVY - {"__main__"})
 
 
