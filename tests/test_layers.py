@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "synthgen"
 
 LAYERS = [
     {"errors", "fashion"},
-    {"files", "shards", "statement", "environment", "hdf5"},
+    {"files", "shards", "statement", "environment", "hdf5", "png", "examples"},
     {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.mechanisms", "privacy.accounting"},
     {"manifest", "datasets", "networks", "losses", "memorisation", "training_state", "privacy.ledger"},
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"},
