@@ -11,11 +11,14 @@ PACKAGE = Path(__file__).parents[1] / "synthgen"
 
 LAYERS = [
     {"errors", "fashion"},
-    {"files", "shards", "statement", "environment", "hdf5", "png", "examples"},
+    {"files", "shards", "statement", "environment", "hdf5", "crew", "png", "examples"},
     {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.mechanisms", "privacy.accounting"},
     {"manifest", "datasets", "networks", "losses", "memorisation", "training_state", "privacy.ledger"},
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"},
     {"training", "sampling", "integrity", "utility", "reference", "inception"},
+    {"export_plan", "outputs"},
+    {"shard_files"},
+    {"ray_engine"},
     {"generation"},
     {"verification"},
     {"inspection", "subject"},
