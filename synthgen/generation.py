@@ -14,6 +14,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from synthgen.batch import Batch
 from synthgen.checkpoint import Checkpoint
@@ -27,10 +28,10 @@ from synthgen.manifest import FileRecord, Manifest, manifest_documents
 from synthgen.outputs import LocalOutput, Output, open_output
 from synthgen.sampling import sample
 from synthgen.shard_files import FinishedShard, Progress, finished_shard, generate_shard, write_shard
-from synthgen.shards import BLOCK_IMAGES, Shard
+from synthgen.shards import BLOCK_IMAGES, LabelRule, Shard, ShardPlan
 from synthgen.writers import write_sidecars
 
-__all__ = ["Export", "default_workers", "generate", "generate_share", "merge", "plan_export"]
+__all__ = ["Export", "default_workers", "generate", "generate_share", "merge", "plan_export", "write_set"]
 
 OnShard = Callable[[int, int], None]  # (shards done, of)
 
@@ -199,6 +200,28 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
     manifest, documents = manifest_documents(dataclasses.replace(manifest, sidecars=sidecars))
     for name, data in documents.items():
         output.write(name, data)
+    return manifest
+
+
+def write_set(
+    checkpoint: Checkpoint, out: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8] | None
+) -> Manifest:
+    """Write given images as an npz set that names ``checkpoint`` as its origin, to test what judges sets.
+
+    Args:
+        checkpoint: a stand-in; it did not draw these images, and ``verify --regenerate`` will say so.
+        out: a new folder.
+        images: uint8, shape (N, 28, 28).
+        labels: uint8, shape (N,), or None.
+    """
+    rule = None if labels is None else LabelRule.parse("uniform")
+    plan = ShardPlan(start=0, count=len(images), shards=1)
+    job = Job.of(checkpoint, Export(plan=plan, seed=0, file_format="npz", labels=rule))
+    output = LocalOutput(out)
+    with output.claim(job.to_dict(), resume=False):
+        batches = iter([Batch(start=0, images=images, labels=labels)])
+        manifest = complete(job, output, [write_shard(job, plan[0], output, batches)])
+    output.release()
     return manifest
 
 

@@ -65,9 +65,9 @@ class ShardActor:
         self._job, self._output = Job.from_dict(job), open_output(out)
         self._job.source()
 
-    def generate(self, index: int) -> dict[str, Any]:
-        """Write a shard; its record as JSON-ready values."""
-        return generate_shard(self._job, index, self._output).to_dict()
+    def generate(self, index: int) -> FinishedShard:
+        """Write a shard."""
+        return generate_shard(self._job, index, self._output)
 
 
 class _Troupe:
@@ -104,7 +104,7 @@ class _Troupe:
                 continue
             position, actor = self._flying.pop(reference)
             self._load[actor] -= 1
-            done[position] = FinishedShard.from_dict(result)
+            done[position] = result
             progress(done[position].record.count)
             while yielded in done:
                 yield done.pop(yielded)
