@@ -79,7 +79,8 @@ def verify(
         checkpoint = _checkpoint_of(manifest, checkpoint)
     problems = sidecar_problems(folder, manifest)
     problems += _shard_problems(folder, manifest, workers, files_only, progress)
-    problems = problems or [*_stranger_problems(folder, manifest), *_origin_problems(manifest, checkpoint)]
+    problems = problems or _stranger_problems(folder, manifest)
+    problems += _origin_problems(manifest, checkpoint)
     if regenerate and checkpoint and not problems:
         problems += _regeneration_problems(folder, manifest, checkpoint, regenerate)
     return Report(manifest=manifest, problems=tuple(problems), regenerated=min(regenerate, manifest.count))
