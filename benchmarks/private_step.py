@@ -50,8 +50,8 @@ def main() -> None:
 
     private, plain = cpu_milliseconds(private_step), cpu_milliseconds(plain_step)
     print(
-        f"discriminator of {discriminator.count_params():,} parameters, {EXAMPLES} examples: plain step {plain:.1f} ms, "
-        f"per-example clipped {private:.1f} ms of processor time, ratio {private / plain:.2f} (at most 4)"
+        f"dpgan's {discriminator.count_params():,} parameters, {EXAMPLES} examples: plain step {plain:.1f} ms, "
+        f"clipped one by one {private:.1f} ms of processor time, ratio {private / plain:.2f} (at most 4)"
     )
 
 
