@@ -7,10 +7,10 @@ COUNT ?= 60000
 FORMAT ?= tfrecord
 
 .DEFAULT_GOAL := help
-.PHONY: help install dataset test lint format bench build clean
+.PHONY: help install dataset test test-ray lint format bench build clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: $(VENV)/installed ## Make the environment in .venv
 
@@ -24,7 +24,11 @@ dataset: install ## Export 60,000 labelled images from the shipped checkpoint an
 	$(BIN)/synthgen verify $(OUT) --regenerate 256
 
 test: install ## Run the tests
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m 'not ray' --numprocesses 2 --dist loadfile
+
+test-ray: install ## Run the tests of the Ray engine, on two emulated nodes (installs Ray)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
+	$(BIN)/python -m pytest -q -m ray
 
 lint: install ## Check style and types
 	$(BIN)/ruff check .
@@ -36,7 +40,7 @@ format: install ## Put the code into its style
 	$(BIN)/ruff check --fix .
 
 bench: install ## Measure what the README states: speed, and usefulness of the shipped set beside real images
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/private_step.py
 

@@ -23,8 +23,12 @@ _HOME = {
     "load_checkpoint": "checkpoint",
     "plan_training": "training_plan",
     "train": "training",
-    "plan_export": "generation",
+    "plan_export": "export_plan",
+    "Job": "export_plan",
+    "generate_shard": "shard_files",
     "generate": "generation",
+    "generate_share": "generation",
+    "merge": "generation",
     "Manifest": "manifest",
     "load_manifest": "manifest",
     "verify": "verification",
@@ -37,16 +41,20 @@ _HOME = {
 __all__ = [
     "Checkpoint",
     "Evaluation",
+    "Job",
     "Manifest",
     "Recipe",
     "SynthgenError",
     "builtin_recipes",
     "evaluate",
     "generate",
+    "generate_shard",
+    "generate_share",
     "load_checkpoint",
     "load_manifest",
     "load_real_images",
     "load_recipe",
+    "merge",
     "plan_export",
     "plan_training",
     "read_set",
@@ -60,10 +68,12 @@ if TYPE_CHECKING:
     from synthgen.datasets import load_real_images
     from synthgen.errors import SynthgenError
     from synthgen.evaluation import Evaluation, evaluate
-    from synthgen.generation import generate, plan_export
+    from synthgen.export_plan import Job, plan_export
+    from synthgen.generation import generate, generate_share, merge
     from synthgen.manifest import Manifest, load_manifest
     from synthgen.recipe import Recipe, builtin_recipes, load_recipe
     from synthgen.report import write_report
+    from synthgen.shard_files import generate_shard
     from synthgen.training import train
     from synthgen.training_plan import plan_training
     from synthgen.verification import read_set, verify

@@ -6,6 +6,7 @@
     ├── DataError            the real images: missing, altered or malformed
     ├── CheckpointError      a checkpoint folder: missing, altered or malformed
     ├── ExportError          an output folder that cannot take the export
+    ├── WorkerError          a process that was drawing or checking died
     ├── VerificationError    a set that is not what its manifest claims
     ├── EvaluationError      a set that cannot be measured, or what measures it is missing
     ├── PrivacyError         a budget that is exhausted, or a privacy claim larger than its proof
@@ -42,6 +43,10 @@ class CheckpointError(SynthgenError):
 
 class ExportError(SynthgenError):
     """The output folder cannot take this export."""
+
+
+class WorkerError(SynthgenError):
+    """A process that was drawing or checking died."""
 
 
 class VerificationError(SynthgenError):

@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parents[1] / "synthgen"
 
 LAYERS = [
     {"errors", "fashion"},
-    {"files", "shards", "environment", "hdf5", "privacy.mechanisms", "privacy.accounting", "privacy.per_example"},
+    {
+        "files",
+        "shards",
+        "environment",
+        "hdf5",
+        "crew",
+        "png",
+        "examples",
+        "privacy.mechanisms",
+        "privacy.accounting",
+        "privacy.per_example",
+    },
     {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.ledger"},
     {"statement", "datasets", "networks", "losses", "memorisation", "training_state", "privacy.teacher"}
     | {"privacy.audit", "privacy.canaries", "privacy.membership"},
@@ -30,7 +41,10 @@ LAYERS = [
         "matching",
         "matching_plan",
     },
-    {"generation", "private_training", "matching_training"},
+    {"export_plan", "outputs", "private_training", "matching_training"},
+    {"shard_files"},
+    {"ray_engine"},
+    {"generation"},
     {"verification"},
     {"inspection", "subject", "auditing"},
     {"evaluation"},
