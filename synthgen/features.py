@@ -77,7 +77,7 @@ def look(images: tf.Tensor) -> Views:
 
 
 def normalised_scattering(scattering: tf.Tensor) -> tf.Tensor:
-    """Scattering (N, 49, 81) → rows of unit norm (N, 3969): each group of three maps to mean 0 and variance 1.
+    """Scattering (N, 49, 81) → rows of norm at most 1 (N, 3969): each group of three maps to mean 0 and variance 1.
 
     Every image is normalised by itself (Tramèr and Boneh 2021, section 2.2), so that it costs no privacy.
     """
@@ -108,7 +108,7 @@ def embedding(views: Views) -> tf.Tensor:
 
 
 def scattering_rows(images: npt.NDArray[np.uint8]) -> Array:
-    """What the teacher sees of uint8 images (N, 28, 28): float32 (N, 3969), of unit norm."""
+    """What the teacher sees of uint8 images (N, 28, 28): float32 (N, 3969), of norm at most 1."""
     rows: Array = _scattering_graph(tf.constant(images)).numpy()
     return rows
 

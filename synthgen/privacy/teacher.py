@@ -6,7 +6,6 @@ Abadi et al. 2016 (arXiv:1607.00133). What is returned is the average of the lat
 every iterate is released anyway.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ Watch = Callable[[int, npt.NDArray[np.float64], npt.NDArray[np.float64]], None]
 
 _ROUNDING = 1e-5  # of a single-precision norm, taken off the clip
 _PREDICTION_ROWS = 4096
+_LEAST_LENGTH = 1e-30  # of a gradient that is divided by
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ def clipped_gradient_sum(
     error /= error.sum(axis=1, keepdims=True)
     error[np.arange(len(labels)), labels] -= 1
     lengths = norms * np.linalg.norm(error, axis=1)
-    error *= np.minimum(1, l2_clip_norm * (1 - _ROUNDING) / np.maximum(lengths, math.ulp(0)))[:, None]
+    error *= np.minimum(1, l2_clip_norm * (1 - _ROUNDING) / np.maximum(lengths, _LEAST_LENGTH))[:, None]
     return np.concatenate([rows.T @ error.astype(np.float32), error.sum(axis=0, keepdims=True)]).astype(np.float64)
