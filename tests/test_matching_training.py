@@ -1,0 +1,210 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import DATA, SAMPLE
+from typer.testing import CliRunner
+
+from synthgen import matching_training
+from synthgen.cli import app
+from synthgen.datasets import load_real_images
+from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
+from synthgen.matching_plan import plan_matching
+from synthgen.matching_training import RELEASE_NAME, train_by_matching
+from synthgen.privacy import release as release_module
+from synthgen.privacy.accounting import epsilon_of
+from synthgen.privacy.ledger import LEDGER_NAME
+from synthgen.privacy.release import Release, embedding_sums, look_privately
+from synthgen.recipe import load_recipe
+from synthgen.training_state import STATE_NAME
+
+STEPS = 6
+TINY = [
+    *SAMPLE,
+    "privacy.epsilon=2",
+    "latent.size=4",
+    "generator.stem_filters=4",
+    "generator.filters=[4, 4]",
+    "look.teacher_batch_size=100",
+    "look.teacher_steps=5",
+    f"training.steps={STEPS}",
+    "training.images_per_class=2",
+    "training.sample_every_steps=3",
+]
+
+
+class Killed(BaseException):
+    """As a power cut: nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return plan_matching(load_recipe("private", TINY), DATA, seed=3)
+
+
+@pytest.fixture(scope="module")
+def unbroken(plan, tmp_path_factory):
+    return train_by_matching(plan, tmp_path_factory.mktemp("runs") / "private")
+
+
+def ledger_of(out):
+    return [mechanism["name"] for mechanism in json.loads((out / LEDGER_NAME).read_text())["mechanisms"]]
+
+
+def test_a_run_leaves_a_checkpoint_that_states_both_mechanisms(plan, unbroken):
+    names = {path.relative_to(unbroken.path).as_posix() for path in unbroken.path.rglob("*") if path.is_file()}
+    assert names == {
+        "checkpoint.json",
+        "generator.weights.h5",
+        "ledger.json",
+        "metrics.csv",
+        "release.h5",
+        "samples.png",
+        "samples/step-000003.png",
+        "samples/step-000006.png",
+    }
+    ledger = unbroken.privacy.proof.ledger
+    assert [(mechanism.name, mechanism.steps) for mechanism in ledger] == [("teacher", 5), ("embedding", 1)]
+    assert ledger.mechanisms == (plan.look.teacher, plan.look.embedding)
+    assert plan.budget.epsilon * 0.99 < epsilon_of(tuple(ledger), plan.budget.delta) <= plan.budget.epsilon
+    assert "equal class counts" not in unbroken.privacy.proof.public
+
+
+def test_nothing_unprotected_is_written(plan, unbroken):
+    real = load_real_images("train", DATA, official=False)
+    files = {path: path.read_bytes() for path in unbroken.path.rglob("*") if path.is_file()}
+    scaled = real.images.astype(np.float32) / 255
+    rows = [row.tobytes() for image in real.images[::25] for row in image if len(set(row.tolist())) > 9]
+    rows += [row.tobytes() for image in scaled[::25] for row in image if len(set(row.tolist())) > 9]
+    taught = Release.load(unbroken.path / RELEASE_NAME)
+    sums = embedding_sums(real.images, real.labels)
+    rows += [row[i : i + 8].tobytes() for row in (*sums, *sums.astype(np.float32)) for i in range(0, 7000, 500)]
+    assert len(rows) > 100
+    for path, content in files.items():
+        assert not any(row in content for row in rows), path
+        assert plan.data.sha256.encode() not in content, path
+    assert set(unbroken.training) == {"steps", "seed", "seconds", "data", "history", "made_with"}
+    assert unbroken.training["data"] == {"images": 500}
+    assert {key for row in unbroken.training["history"] for key in row} == {"step", "distance", "agreement", "seconds"}
+    assert taught.means.shape[0] == 10
+
+
+def test_a_released_mean_is_the_noisy_mean_of_the_teachers_class(plan):
+    charged = []
+    quiet = replace(plan.look, embedding=replace(plan.look.embedding, noise_multiplier=1e-3))
+    release = look_privately(plan.data.images, plan.data.labels, quiet, charged.append)
+    assert charged == [quiet.teacher, quiet.embedding]
+    from synthgen.features import embedding_rows, scattering_rows
+
+    taught = release.teacher.predict(scattering_rows(plan.data.images))
+    counts = np.bincount(taught, minlength=10)
+    for label in np.flatnonzero(counts >= 100):
+        np.testing.assert_allclose(release.counts[label], counts[label], atol=0.2)
+        mean = embedding_rows(plan.data.images[taught == label]).mean(axis=0)
+        np.testing.assert_allclose(release.means[label], mean, atol=1e-3)
+
+
+def test_noise_of_the_sums_has_the_scale_of_the_mechanism(plan, monkeypatch):
+    deviations = []
+    monkeypatch.setattr(
+        release_module, "gaussian_noise", lambda shape, deviation: deviations.append(deviation) or np.zeros(shape)
+    )
+    look_privately(plan.data.images, plan.data.labels, plan.look, lambda mechanism: None)
+    assert deviations == [plan.look.embedding.noise_multiplier]
+
+
+def test_one_image_moves_the_sums_by_1_at_most(plan):
+    images = np.concatenate([plan.data.images[:60], np.full((1, 28, 28), 255, np.uint8)])
+    labels = np.arange(61, dtype=np.uint8) % 10
+    whole = embedding_sums(images, labels)
+    for left_out in (0, 17, 60):
+        kept = np.arange(61) != left_out
+        assert np.linalg.norm(whole - embedding_sums(images[kept], labels[kept])) <= 1
+
+
+def test_a_charge_comes_before_the_look(plan, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    seen = []
+
+    def train(*args, **options):
+        seen.append(ledger_of(out))
+        raise Killed
+
+    monkeypatch.setattr(release_module, "train_teacher", train)
+    with pytest.raises(Killed):
+        train_by_matching(plan, out)
+    assert seen == [["teacher"]]
+    with pytest.raises(PrivacyError, match="cut short when its budget had been charged"):
+        train_by_matching(plan, out, resume=True)
+
+
+def test_a_stopped_run_resumes_to_the_same_weights_without_another_look(plan, unbroken, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    release = Release.load(unbroken.path / RELEASE_NAME)
+
+    def look_once(images, labels, look, charge, progress):
+        charge(look.teacher)
+        charge(look.embedding)
+        return release
+
+    monkeypatch.setattr(matching_training, "look_privately", look_once)
+    done = []
+    with pytest.raises(Interrupted, match="stopped after 4 of 6 steps, all saved; go on with --resume"):
+        train_by_matching(
+            plan, out, on_step=lambda step, of, figures: done.append(step), should_stop=lambda: len(done) == 4
+        )
+    monkeypatch.setattr(matching_training, "look_privately", None)  # a second look would fail
+    resumed = train_by_matching(plan, out, resume=True)
+    assert ledger_of(out) == ["teacher", "embedding"]
+    assert not (out / STATE_NAME).exists()
+    for ours, theirs in zip(resumed.generator().weights, unbroken.generator().weights, strict=True):
+        np.testing.assert_array_equal(ours.value, theirs.value)
+
+
+def test_another_plan_is_not_resumed(plan, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr(matching_training, "_release", lambda *args: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        train_by_matching(plan, out)
+    with pytest.raises(UsageError, match="holds a run with different seed"):
+        train_by_matching(replace(plan, seed=4), out, resume=True)
+    (out / LEDGER_NAME).unlink(missing_ok=True)
+    with pytest.raises(PrivacyError, match="what was spent is unknown"):
+        train_by_matching(plan, out, resume=True)
+
+
+def test_a_spoilt_release_is_refused(unbroken, tmp_path):
+    broken = tmp_path / RELEASE_NAME
+    broken.write_bytes((unbroken.path / RELEASE_NAME).read_bytes()[:500])
+    with pytest.raises(PrivacyError, match="no readable release"):
+        Release.load(broken)
+
+
+def test_dry_run_prints_the_whole_plan(tmp_path):
+    sets = [part for override in TINY for part in ("--set", override)]
+    command = ["train", "--recipe", "private", "--data", str(DATA), "--epsilon", "1", "--dry-run"]
+    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "run"), *sets])
+    assert result.exit_code == 0, result.stderr
+    for part in ("epsilon 1 at delta 1e-05", "1. teacher", "2. embedding", "5 steps of DP-SGD", "both together"):
+        assert part in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("conditional=false", "expected true, since the statistics are of classes"),
+        ("training.images_per_class=1", "expected an integer from 2"),
+        ("look.embedding_noise=0", "expected a number from 0.001"),
+        ("data.images=train+test", "only that split is private"),
+    ],
+)
+def test_what_cannot_be_is_refused(change: str, expected: str):
+    with pytest.raises(RecipeError, match=expected):
+        load_recipe("private", [change])
+
+
+def test_a_sample_larger_than_the_data_is_refused():
+    with pytest.raises(UsageError, match="teacher_batch_size = 501: expected at most the 500 images"):
+        plan_matching(load_recipe("private", [*TINY, "look.teacher_batch_size=501"]), DATA)
