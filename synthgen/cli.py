@@ -102,7 +102,9 @@ def train(
 )
 def export(
     count: Annotated[int, typer.Option(help="How many images.")] = 60_000,
-    file_format: Annotated[str, typer.Option("--format", help="tfrecord, hdf5, png, idx or npz.")] = "tfrecord",
+    file_format: Annotated[
+        str, typer.Option("--format", help="tfrecord, hdf5, png, idx, idx-raw or npz.")
+    ] = "tfrecord",
     checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the set.")] = Path("dataset"),
     seed: Annotated[int, typer.Option(help="0 to 2^64 - 1; another seed gives another set.")] = 0,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from synthgen.batch import SetDigest, join_block_digests
+from synthgen.cards import write_cards
 from synthgen.checkpoint import Checkpoint
 from synthgen.claim import WORK_FOLDER, claim_folder
 from synthgen.datasets import MAX_IDX_IMAGES
@@ -30,7 +31,7 @@ from synthgen.manifest import (
 )
 from synthgen.sampling import sample
 from synthgen.shards import LabelRule, Shard, ShardPlan, check_seed, default_shards
-from synthgen.writers import SINGLE_FILE_FORMATS, WRITERS, check_format, write_sidecars
+from synthgen.writers import IDX_FORMATS, SINGLE_FILE_FORMATS, WRITERS, check_format, write_sidecars
 
 Progress = Callable[[int], None]  # called with the number of images just finished
 
@@ -72,7 +73,7 @@ def plan_export(
     Args:
         checkpoint: what will draw the images; an unconditional one gives unlabelled images.
         count: how many images.
-        file_format: ``tfrecord``, ``hdf5``, ``png``, ``idx`` or ``npz``.
+        file_format: ``tfrecord``, ``hdf5``, ``png``, ``idx``, ``idx-raw`` or ``npz``.
         seed: 0 to 2^64 - 1.
         start: index of the first image.
         shards: how many parts; by default one for every 6,000 images (idx, npz: one).
@@ -84,9 +85,9 @@ def plan_export(
     """
     if shards is None:
         shards = 1 if file_format in SINGLE_FILE_FORMATS else default_shards(count)
-    if file_format == "idx" and (shards != 1 or count > MAX_IDX_IMAGES):
+    if file_format in IDX_FORMATS and (shards != 1 or count > MAX_IDX_IMAGES):
         raise UsageError(
-            f"shards {shards}, count {count}: the idx format is one file by nature, "
+            f"shards {shards}, count {count}: the {file_format} format is one file by nature, "
             f"of at most {MAX_IDX_IMAGES:,} images"
         )
     rule = LabelRule.parse(labels) if checkpoint.recipe.conditional else None
@@ -240,7 +241,7 @@ def _finish(checkpoint: Checkpoint, export: Export, out: Path, records: list[dic
     )
     class_counts = np.sum([record["class_counts"] for record in records], axis=0).tolist()
     blocks = [bytes.fromhex(block) for record in records for block in record["block_digests"]]
-    return Manifest(
+    manifest = Manifest(
         checkpoint=CheckpointRecord(
             name=checkpoint.name,
             sha256=checkpoint.sha256,
@@ -260,6 +261,8 @@ def _finish(checkpoint: Checkpoint, export: Export, out: Path, records: list[dic
         sidecars=tuple(FileRecord.of(out, name) for name in sidecars),
         made_with=made_with(),
     )
+    cards = write_cards(out, [manifest])
+    return dataclasses.replace(manifest, sidecars=(*manifest.sidecars, *cards))
 
 
 def _shard_record(record: dict[str, Any]) -> ShardRecord:

@@ -236,5 +236,6 @@ READERS: dict[str, Callable[[Path, list[str], int], Iterator[Run]]] = {
     "hdf5": _read_hdf5,
     "png": _read_png,
     "idx": _read_idx,
+    "idx-raw": _read_idx,
     "npz": _read_npz,
 }

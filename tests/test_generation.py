@@ -252,7 +252,7 @@ def test_an_unprotected_checkpoint_needs_a_word(tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        ({"file_format": "jpeg"}, "format 'jpeg': expected one of tfrecord, hdf5, png, idx, npz"),
+        ({"file_format": "jpeg"}, "format 'jpeg': expected one of tfrecord, hdf5, png, idx, idx-raw, npz"),
         ({"count": 0}, "count 0"),
         ({"shards": 9}, "shards 9 does not fit"),
         ({"file_format": "idx", "shards": 2}, "one file by nature"),

@@ -15,6 +15,8 @@ LAYERS = [
     {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours"},
     {"manifest", "datasets", "networks", "losses", "memorisation", "training_state"},
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"},
+    {"croissant"},
+    {"cards"},
     {"training", "sampling", "integrity", "utility", "reference", "inception"},
     {"generation"},
     {"verification"},
