@@ -32,6 +32,7 @@ _HOME = {
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
     "write_report": "report",
+    "diagnose": "doctor",
 }
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Recipe",
     "SynthgenError",
     "builtin_recipes",
+    "diagnose",
     "evaluate",
     "generate",
     "load_checkpoint",
@@ -58,6 +60,7 @@ __all__ = [
 if TYPE_CHECKING:
     from synthgen.checkpoint import Checkpoint, load_checkpoint
     from synthgen.datasets import load_real_images
+    from synthgen.doctor import diagnose
     from synthgen.errors import SynthgenError
     from synthgen.evaluation import Evaluation, evaluate
     from synthgen.generation import generate, plan_export

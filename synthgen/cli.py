@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 _DATA = "Folder of the four real Fashion-MNIST files; by default they are looked for (see: synthgen data)."
+_FORMATS = "tfrecord, hdf5, png, idx, idx-raw or npz."
 
 
 def main() -> NoReturn:
@@ -102,9 +103,7 @@ def train(
 )
 def export(
     count: Annotated[int, typer.Option(help="How many images.")] = 60_000,
-    file_format: Annotated[
-        str, typer.Option("--format", help="tfrecord, hdf5, png, idx, idx-raw or npz.")
-    ] = "tfrecord",
+    file_format: Annotated[str, typer.Option("--format", help=_FORMATS)] = "tfrecord",
     checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the set.")] = Path("dataset"),
     seed: Annotated[int, typer.Option(help="0 to 2^64 - 1; another seed gives another set.")] = 0,
@@ -256,6 +255,26 @@ def data(folder: Annotated[Path | None, typer.Option("--data", help=_DATA)] = No
     for split in ("train", "test"):
         real = load_real_images(split, found)
         _print(f"{split:<8}{len(real):>8,} images  official  {found}")
+
+
+@app.command(epilog="Examples:  synthgen doctor   |   synthgen doctor --count 1000000 --format png --out /data/set")
+def doctor(
+    checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
+    data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
+    out: Annotated[Path, typer.Option(help="Where the set would go.")] = Path("dataset"),
+    count: Annotated[int, typer.Option(help="How many images it would hold.")] = 60_000,
+    file_format: Annotated[str, typer.Option("--format", help=_FORMATS)] = "tfrecord",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check environment, data, checkpoints, disk and a round trip; what to paste into a report of a bug."""
+    import json as json_
+
+    from synthgen.doctor import diagnose
+
+    diagnosis = diagnose(checkpoint=checkpoint, data=data, out=out, count=count, file_format=file_format)
+    _print(json_.dumps(diagnosis.to_dict(), indent=2) if json else str(diagnosis))
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
 
 
 def _version(wanted: bool) -> None:

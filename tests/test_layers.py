@@ -20,7 +20,7 @@ LAYERS = [
     {"training", "sampling", "integrity", "utility", "reference", "inception"},
     {"generation"},
     {"verification"},
-    {"inspection", "subject"},
+    {"inspection", "subject", "doctor"},
     {"evaluation"},
     {"report"},
     {"__init__"},
