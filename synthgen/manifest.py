@@ -24,6 +24,7 @@ DIGEST_METHOD = (
     "SHA-256 over the SHA-256 of every block (the images that share id // 256, in order of id), "
     "an image counting as its label byte (255: unlabelled) and its 784 pixels row by row"
 )
+_SEAL = "manifest_sha256"
 _MAX_MANIFEST_BYTES = 256 << 20  # 256 MiB
 
 
@@ -102,7 +103,27 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Publish ``manifest.json``; do this last."""
-    write_json(folder / MANIFEST_NAME, manifest.to_dict())
+    write_json(folder / MANIFEST_NAME, sealed(manifest.to_dict()))
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's document with its seal: the SHA-256 of its canonical JSON without the seal.
+
+    It finds accidents anywhere in the manifest, also in what no image depends on. Who forges can seal anew.
+    """
+    bare = {key: value for key, value in document.items() if key != _SEAL}
+    return {**bare, _SEAL: sha256_of_json(bare)}
+
+
+def seal_problem(folder: Path) -> str | None:
+    """What is wrong with the seal of a manifest that ``load_manifest`` accepts, or None."""
+    try:
+        document = json.loads((folder / MANIFEST_NAME).read_text("utf-8"))
+        if document == sealed(document):
+            return None
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST_NAME}: cannot be read: {error}"
+    return f"{MANIFEST_NAME}: altered: it is not the document whose SHA-256 it bears"
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -130,7 +151,7 @@ def _parse(document: Any) -> Manifest:
     _expect(version == SCHEMA_VERSION, f"schema_version {version!r}; this version reads {SCHEMA_VERSION}")
     _expect(document.get("class_names") == list(CLASS_NAMES), "class_names are not Fashion-MNIST's")
     _expect(document.get("digest_method") == DIGEST_METHOD, "digest_method is unknown")
-    body = {k: v for k, v in document.items() if k not in ("schema_version", "class_names", "digest_method")}
+    body = {k: v for k, v in document.items() if k not in ("schema_version", "class_names", "digest_method", _SEAL)}
     manifest: Manifest = _record(
         Manifest,
         body,

@@ -16,7 +16,7 @@ from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES, class_folder
 from synthgen.integrity import set_problems
-from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest
+from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest, seal_problem
 from synthgen.readers import READERS, read_listing, read_shard
 from synthgen.sampling import block_sampler
 from synthgen.shards import BLOCK_IMAGES, LabelRule
@@ -69,6 +69,8 @@ def verify(
     if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
     problems = set_problems(folder, manifest) or _stranger_problems(folder, manifest)
+    if seal := seal_problem(folder):
+        problems = [*problems, seal]
     if not problems:  # files that are not what was written are not opened
         problems = [*_origin_problems(manifest, checkpoint), *_content_problems(folder, manifest, progress)]
     if regenerate and checkpoint and not problems:
