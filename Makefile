@@ -2,21 +2,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= dataset
 COUNT ?= 60000
 FORMAT ?= tfrecord
 
 .DEFAULT_GOAL := help
-.PHONY: help install dataset test lint format bench build clean
+.PHONY: help install dataset test test-slow test-interop lint format bench build audit lock release clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: $(VENV)/installed ## Make the environment in .venv
 
-$(VENV)/installed: pyproject.toml
+# Every package at the version, and with the hash, of constraints/ci.txt; the project itself is built with those.
+$(VENV)/installed: pyproject.toml constraints/ci.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) install --require-hashes --requirement constraints/ci.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/installed-interop: $(VENV)/installed constraints/interop.txt
+	$(PIP) install --constraint constraints/interop.txt --no-build-isolation --editable '.[interop]'
 	@touch $@
 
 dataset: install ## Export 60,000 labelled images from the shipped checkpoint and verify them (OUT, COUNT, FORMAT)
@@ -25,6 +32,12 @@ dataset: install ## Export 60,000 labelled images from the shipped checkpoint an
 
 test: install ## Run the tests
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
+test-slow: install ## Run the tests that take minutes: fifty kills a format, ten thousand hostile inputs, the wheel
+	$(BIN)/python -m pytest -q --numprocesses 2 -m slow
+
+test-interop: $(VENV)/installed-interop ## Load every format with the libraries of its users, which this installs
+	$(BIN)/python -m pytest -q -m interop tests/interop
 
 lint: install ## Check style and types
 	$(BIN)/ruff check .
@@ -40,7 +53,22 @@ bench: install ## Measure what the README states: speed, and usefulness of the s
 	$(BIN)/python benchmarks/evaluation.py
 
 build: install ## Build the wheel and the source archive into dist/
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+audit: install ## Ask the advisory database about every installed package; docs/supply-chain.md explains what it finds
+	$(PIP) install 'pip-audit>=2.7'
+	$(BIN)/python -m pip_audit --local --skip-editable
+
+lock: install ## Write constraints/ci.txt anew from the bounds in pyproject.toml
+	$(PIP) install 'uv>=0.5'
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	    --output-file constraints/ci.txt pyproject.toml
+
+release: build ## The wheel, the source archive, their SHA-256 and a bill of materials (CycloneDX) in dist/
+	$(PIP) install 'cyclonedx-bom>=5'
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	    --output-file dist/synthgen.cdx.json $(BIN)/python
+	cd dist && sha256sum *.whl *.tar.gz *.cdx.json > SHA256SUMS
 
 clean: ## Remove the environment and what was built
 	rm -rf $(VENV) dist build

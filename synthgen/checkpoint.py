@@ -99,6 +99,8 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         CheckpointError: it does not exist, is malformed, or its weights are not those its hash names.
     """
     path = _find(str(name_or_path))
+    if not path.resolve().name.isprintable():
+        raise CheckpointError(f"checkpoint {str(path)!r}: rename the folder; a manifest cannot print its name")
     try:
         metadata = _read_metadata(path / METADATA_NAME)
         recipe = Recipe.from_dict(metadata["recipe"])
