@@ -1,4 +1,4 @@
-"""Claims: one export at a time owns an output folder, and only its own leftovers may lie in it.
+"""Claims: one export owns an output folder, alone or through several processes, and only its leftovers may lie in it.
 
 The claim is ``.synthgen/job.json``, which says what is being made there; a lock beside it tells whether somebody is at
 work right now. Both are gone once the set is complete.
@@ -11,48 +11,51 @@ from pathlib import Path
 from typing import Any
 
 from synthgen.errors import ExportError
-from synthgen.files import exclusive_lock, remove_litter, write_json
-from synthgen.manifest import MANIFEST_NAME, load_manifest
+from synthgen.files import folder_lock, remove_litter, write_json_once
+from synthgen.manifest import MANIFEST_NAME, Manifest, load_manifest
 
 WORK_FOLDER = ".synthgen"  # holds the claim, finished shards' records and what is being written
-_JOB_NAME = "job.json"
+JOB_NAME = "job.json"
 
 
 @contextlib.contextmanager
-def claim_folder(out: Path, job: dict[str, Any], *, resume: bool) -> Iterator[None]:
+def claim_folder(out: Path, job: dict[str, Any], *, resume: bool, shared: bool = False) -> Iterator[None]:
     """Hold ``out`` for this job: refuse another job's files, and another process at work on it.
 
     Args:
         out: the output folder; made if need be.
-        job: what is to be made, as JSON-ready values that decide every byte.
+        job: what is to be made, as JSON-ready values; all but their ``origin`` decide every byte.
         resume: take up the same job where it was left.
+        shared: hold it beside others that write shards of the same job; each takes the job up where it is.
 
     Raises:
         ExportError: naming what is in the way and what to do.
     """
+    resume = resume or shared
     if (out / MANIFEST_NAME).exists():
-        _expect_same_set(out, job, resume)
+        expect_same_set(str(out), load_manifest(out), job, resume)
         yield
         return
     work = out / WORK_FOLDER
-    if out.is_dir() and not work.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(out.iterdir()) and not work.is_dir():
         raise ExportError(f"{out}: is not empty; choose a new folder with --out")
     work.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(work / "lock") as alone:
-        if not alone:
+    with folder_lock(work / "lock", shared=shared) as held:
+        if not held:
             raise ExportError(f"{out}: another export is at work here; wait for it or choose another --out")
-        remove_litter(out)
-        remove_litter(work)
-        if (work / _JOB_NAME).exists():
-            _expect_same_job(out, json.loads((work / _JOB_NAME).read_text("utf-8")), job, resume)
-        else:
-            write_json(work / _JOB_NAME, job)
+        if not shared:
+            remove_litter(out)
+            remove_litter(work)
+        if (work / JOB_NAME).exists() or not write_json_once(work / JOB_NAME, job):
+            expect_same_job(str(out), json.loads((work / JOB_NAME).read_text("utf-8")), job, resume)
         yield
 
 
-def _expect_same_job(out: Path, found: Any, wanted: dict[str, Any], resume: bool) -> None:
-    if found != wanted:
-        different = [k for k, v in wanted.items() if not isinstance(found, dict) or found.get(k) != v]
+def expect_same_job(out: str, found: Any, wanted: dict[str, Any], resume: bool) -> None:
+    """Raise ExportError unless the job ``found`` in the work folder is the one ``wanted``, and may be resumed."""
+    keys = [key for key in wanted if key != "origin"]  # where the checkpoint lies may differ from machine to machine
+    different = [key for key in keys if not isinstance(found, dict) or found.get(key) != wanted[key]]
+    if different:
         raise ExportError(
             f"{out}: holds another export (different {', '.join(different)}); choose a new folder with --out"
         )
@@ -60,13 +63,12 @@ def _expect_same_job(out: Path, found: Any, wanted: dict[str, Any], resume: bool
         raise ExportError(f"{out}: holds this export unfinished; go on with --resume")
 
 
-def _expect_same_set(out: Path, job: dict[str, Any], resume: bool) -> None:
-    manifest = load_manifest(out)
+def expect_same_set(out: str, manifest: Manifest, job: dict[str, Any], resume: bool) -> None:
+    """Raise ExportError unless the finished set is what ``job`` would make, and may be found finished."""
     found = {
         "checkpoint": manifest.checkpoint.sha256,
         "shards": len(manifest.shards),
-        "made_with": job["made_with"],  # a finished set stays finished, wherever it was made
         **{k: getattr(manifest, k) for k in ("seed", "labels", "split", "format", "start", "count")},
-    }
-    if found != job or not resume:
+    }  # not what it was made with: a finished set stays finished, wherever it was made
+    if any(job[key] != value for key, value in found.items()) or not resume:
         raise ExportError(f"{out}: holds a finished set; choose a new folder with --out")

@@ -1,8 +1,10 @@
 """The command line: a thin skin over the library, and the only place that prints, shows progress or exits."""
 
+import json as json_module
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +58,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train a generator on the real images; leaves a checkpoint, metrics and sample pictures."""
-    from synthgen.recipe import load_recipe
+    from synthgen.recipe import AdversarialRecipe, load_recipe
     from synthgen.training import resumable_recipe
     from synthgen.training import train as train_
     from synthgen.training_plan import plan_training
@@ -67,6 +69,7 @@ def train(
         seed = begun_with if seed is None else seed
     else:
         chosen = load_recipe(recipe or "conditional", set_ or [])
+    assert isinstance(chosen, AdversarialRecipe)  # the only method yet
     plan = plan_training(chosen, data, seed or 0)
     out = out or Path("runs") / chosen.name
     _say(f"{chosen.name}: {chosen.description}")
@@ -105,7 +108,7 @@ def export(
     count: Annotated[int, typer.Option(help="How many images.")] = 60_000,
     file_format: Annotated[str, typer.Option("--format", help=_FORMATS)] = "tfrecord",
     checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the set.")] = Path("dataset"),
+    out: Annotated[str, typer.Option(help="Folder for the set, or a URL such as s3://bucket/set.")] = "dataset",
     seed: Annotated[int, typer.Option(help="0 to 2^64 - 1; another seed gives another set.")] = 0,
     start: Annotated[int, typer.Option(help="Index of the first image.")] = 0,
     shards: Annotated[int | None, typer.Option(help="Number of parts. [default: one for every 6,000 images]")] = None,
@@ -115,11 +118,21 @@ def export(
     allow_unprotected: Annotated[
         bool, typer.Option("--allow-unprotected", help="Export without a formal privacy guarantee.")
     ] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes that draw. [default: one a processor]")] = None,
+    shard: Annotated[int | None, typer.Option(help="Write only share I of --of, then: synthgen merge.", min=0)] = None,
+    of: Annotated[int | None, typer.Option(help="Among how many the shards are dealt out.", min=1)] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray to draw on a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster. [default: a new one here]")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for every shard and at the end.")] = False,
 ) -> None:
     """Draw a labelled synthetic set from a checkpoint and write it with its manifest."""
     from synthgen.checkpoint import load_checkpoint
-    from synthgen.generation import generate, plan_export
+    from synthgen.generation import default_workers, generate, generate_share, plan_export
 
+    if (shard is None) != (of is None):
+        raise UsageError("--shard I and --of N go together: share I, counted from 0, of N")
+    if shard is not None and engine != "local":
+        raise UsageError(f"--shard deals the shards out by itself; leave --engine {engine} out")
     source = load_checkpoint(checkpoint) if checkpoint else load_checkpoint()
     wanted = plan_export(
         source,
@@ -130,17 +143,38 @@ def export(
         shards=shards,
         labels=labels,
         split=split,
+        shares=of or 1,
     )
     _say(f"drawing {count:,} images from checkpoint {source.name} {source.sha256[:12]}")
     if wanted.labels is None:
         _say("unconditional checkpoint: these images bear no labels")
-    with _bar(count, "image") as bar, _sigterm_as_interrupt():
-        manifest = generate(
-            source, wanted, out, resume=resume, allow_unprotected=allow_unprotected, progress=_advance(bar)
-        )
-    _say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
+    report = _ExportReport(json)
+    if workers is None:
+        workers = default_workers(count // (of or 1)) if "://" not in out else 1
+    common: dict[str, Any] = {"allow_unprotected": allow_unprotected, "workers": workers, "on_shard": report.on_shard}
+    with report.bar(count if of is None else wanted.share_count(shard or 0, of)) as bar, _sigterm_as_interrupt():
+        if shard is not None and of is not None:
+            written = generate_share(source, wanted, out, share=shard, of=of, progress=_advance(bar), **common)
+        else:
+            manifest = generate(
+                source, wanted, out, resume=resume, engine=engine, address=address, progress=_advance(bar), **common
+            )
+    if of is not None:
+        _say(f"share {shard} of {of}: {written} shards in {out}; when all are there: synthgen merge {out}")
+    else:
+        _say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
+        report.end(out=out, count=manifest.count, digest=manifest.digest)
     if not source.privacy.protects:
         _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
+
+
+@app.command(epilog="Examples:  synthgen merge dataset   |   synthgen merge s3://bucket/set")
+def merge(out: Annotated[str, typer.Argument(help="Where export --shard wrote: a folder or a URL.")]) -> None:
+    """Complete a set that was written share by share: check that every shard is there, and write the manifest."""
+    from synthgen.generation import merge as merge_
+
+    manifest = merge_(out)
+    _say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
 
 
 @app.command(epilog="Examples:  synthgen verify dataset   |   synthgen verify dataset --regenerate 1000")
@@ -148,22 +182,35 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="An exported set.")],
     regenerate: Annotated[int, typer.Option(help="Draw this many images anew and compare them.", min=0)] = 0,
     checkpoint: Annotated[str | None, typer.Option(help="What to draw them from. [default: the built-in one]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read. [default: one a processor]", min=1)] = None,
+    files_only: Annotated[bool, typer.Option("--files-only", help="Compare file hashes; read no image.")] = False,
 ) -> None:
     """Prove from its manifest that a set is what it claims; exit code 1 if it is not."""
     from synthgen.checkpoint import load_checkpoint
     from synthgen.manifest import load_manifest
+    from synthgen.verification import default_workers
     from synthgen.verification import verify as verify_
 
     source = load_checkpoint(checkpoint) if checkpoint else None
-    with _bar(load_manifest(folder).count, "image") as bar:
-        report = verify_(folder, regenerate=regenerate, checkpoint=source, progress=_advance(bar))
+    count = load_manifest(folder).count
+    workers = workers or default_workers(count, files_only)
+    with _bar(count, "image") as bar:
+        report = verify_(
+            folder,
+            regenerate=regenerate,
+            checkpoint=source,
+            workers=workers,
+            files_only=files_only,
+            progress=_advance(bar),
+        )
     for problem in report.problems:
         _say(f"{folder}: {problem}")
     if not report.sound:
         raise typer.Exit(1)
     manifest = report.manifest
     anew = f", {report.regenerated:,} drawn anew and equal" if regenerate else ""
-    _print(f"{folder}: sound: {manifest.count:,} images, every file hash and digest right{anew}")
+    proven = "file hash" if files_only else "file hash and digest"
+    _print(f"{folder}: sound: {manifest.count:,} images, every {proven} right{anew}")
 
 
 @app.command(
@@ -298,6 +345,30 @@ _SHORT = {
     "generator_accuracy": "acc G",
     "discriminator_accuracy": "acc D",
 }
+
+
+class _ExportReport:
+    """How an export goes: a bar for people, which also counts shards, and lines of JSON for machines."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json, self._began = as_json, time.monotonic()
+        self._bar: tqdm[NoReturn] | None = None
+
+    def bar(self, total: int) -> "tqdm[NoReturn]":
+        self._bar = _bar(total, "image")
+        return self._bar
+
+    def on_shard(self, done: int, of: int) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{done} of {of} shards", refresh=False)
+        self._line(event="shard", done=done, of=of)
+
+    def end(self, **facts: object) -> None:
+        self._line(event="done", **facts)
+
+    def _line(self, **facts: object) -> None:
+        if self._as_json:
+            _print(json_module.dumps({**facts, "seconds": round(time.monotonic() - self._began, 3)}))
 
 
 def _bar(total: int, unit: str) -> "tqdm[NoReturn]":

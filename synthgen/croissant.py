@@ -5,12 +5,13 @@ PROV-O (W3C recommendation, 2013) says what was derived from what, by which acti
 manifest alone, so the same export gives the same bytes; it bears no date for that reason.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from synthgen.fashion import CLASS_NAMES
-from synthgen.manifest import FileRecord, Manifest
+from synthgen.manifest import SHARDS_PER_LIST, FileRecord, Manifest
 
 CROISSANT_NAME = "croissant.json"
 MIT_LICENCE = "https://spdx.org/licenses/MIT.html"
@@ -107,8 +108,28 @@ def is_mit(manifest: Manifest) -> bool:
 
 
 def _file_objects(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
-    files = {file.name: file for manifest in manifests for file in manifest.files()}
-    return [_file_object(file) for file in files.values()]
+    files = {file.name: file for manifest in manifests for file in manifest.sidecars}
+    sets = []
+    for manifest in manifests:
+        shard_files = [file for shard in manifest.shards for file in shard.files]
+        if len(manifest.shards) > SHARDS_PER_LIST:  # the manifest's own lists hold their hashes
+            sets.append(_shard_files(manifest.split, shard_files))
+        else:
+            files |= {file.name: file for file in shard_files}
+    return [*sets, *(_file_object(file) for file in files.values())]
+
+
+def _shard_files(split: str, files: Sequence[FileRecord]) -> dict[str, Any]:
+    name = f"{split}-shards"
+    patterns = {re.sub(r"\d{5}-of-\d{5}", "*", file.name) for file in files}
+    return {
+        "@type": "cr:FileSet",
+        "@id": name,
+        "name": name,
+        "description": f"{len(files):,} files; shard-lists/ holds the SHA-256 of each.",
+        "encodingFormat": _encoding(files[0].name),
+        "includes": sorted(patterns),
+    }
 
 
 def _file_object(file: FileRecord) -> dict[str, Any]:
@@ -118,9 +139,13 @@ def _file_object(file: FileRecord) -> dict[str, Any]:
         "name": file.name,
         "contentUrl": file.name,
         "contentSize": f"{file.bytes} B",
-        "encodingFormat": _ENCODINGS.get(PurePosixPath(file.name).suffix, "application/octet-stream"),
+        "encodingFormat": _encoding(file.name),
         "sha256": file.sha256,
     }
+
+
+def _encoding(name: str) -> str:
+    return _ENCODINGS.get(PurePosixPath(name).suffix, "application/octet-stream")
 
 
 def _image_files(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:

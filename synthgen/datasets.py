@@ -5,12 +5,15 @@ cache, then downloaded into that cache. They are known by the SHA-256 of their *
 distributors recompress them.
 """
 
+import contextlib
 import gzip
 import hashlib
+import math
 import os
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -21,6 +24,7 @@ import numpy.typing as npt
 from synthgen.errors import DataError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
 from synthgen.files import publish
+from synthgen.shards import pieces
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
@@ -147,6 +151,19 @@ def read_idx_labels(path: Path, count: int | None = None) -> Labels:
     return labels
 
 
+def iterate_idx_images(path: Path, count: int, batch: int) -> Iterator[Images]:
+    """The images of an IDX file that must hold ``count``, ``batch`` at a time, so that none is kept in memory.
+
+    Raises:
+        DataError: as ``read_idx_images``.
+    """
+    item_shape = (IMAGE_SIDE, IMAGE_SIDE)
+    with _idx_data(path, _IMAGE_MAGIC, item_shape, count) as (stream, _):
+        for piece in pieces(count, batch):
+            yield _idx_items(path, stream, piece, count, item_shape)
+        _expect_end(path, stream, count)
+
+
 def idx_header(count: int, *, images: bool) -> bytes:
     """The bytes before an IDX file's data: magic number and shape, big-endian 32-bit integers."""
     header = [_IMAGE_MAGIC, count, IMAGE_SIDE, IMAGE_SIDE] if images else [_LABEL_MAGIC, count]
@@ -154,7 +171,17 @@ def idx_header(count: int, *, images: bool) -> bytes:
 
 
 def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...], expected_count: int | None) -> npt.NDArray[np.uint8]:
-    item_bytes = int(np.prod(item_shape, dtype=np.int64))
+    with _idx_data(path, magic, item_shape, expected_count) as (stream, count):
+        items = _idx_items(path, stream, slice(0, count), count, item_shape)
+        _expect_end(path, stream, count)
+        return items
+
+
+@contextlib.contextmanager
+def _idx_data(
+    path: Path, magic: int, item_shape: tuple[int, ...], expected_count: int | None
+) -> Iterator[tuple[BinaryIO, int]]:
+    """The stream of an IDX file behind its checked header, and how many items the header claims."""
     header_bytes = 4 * (2 + len(item_shape))
     try:
         with _open(path) as stream:
@@ -164,17 +191,28 @@ def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...], expected_coun
                 raise DataError(f"{path}: magic number 0x{found:08x}; expected 0x{magic:08x}")
             if shape != item_shape:
                 raise DataError(f"{path}: images of shape {shape}; expected {item_shape}")
-            if count > MAX_IDX_IMAGES or count * item_bytes > _most_decompressed(path):
+            if count > MAX_IDX_IMAGES or count * math.prod(item_shape) > _most_decompressed(path):
                 raise DataError(f"{path}: the header claims {count} items, more than the file can hold")
             if expected_count not in (None, count):
                 raise DataError(f"{path}: the header claims {count} items; expected {expected_count}")
-            data = stream.read(count * item_bytes + 1)
+            yield stream, count
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    if len(data) != count * item_bytes:
-        length = "shorter" if len(data) < count * item_bytes else "longer"
-        raise DataError(f"{path}: {length} than the {count} items its header claims")
-    return np.frombuffer(data, np.uint8).reshape(count, *item_shape)
+
+
+def _idx_items(
+    path: Path, stream: BinaryIO, piece: slice, count: int, item_shape: tuple[int, ...]
+) -> npt.NDArray[np.uint8]:
+    shape = (piece.stop - piece.start, *item_shape)
+    data = stream.read(math.prod(shape))
+    if len(data) != math.prod(shape):
+        raise DataError(f"{path}: shorter than the {count} items its header claims")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _expect_end(path: Path, stream: BinaryIO, count: int) -> None:
+    if stream.read(1):
+        raise DataError(f"{path}: longer than the {count} items its header claims")
 
 
 def _most_decompressed(path: Path) -> int:

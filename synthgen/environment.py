@@ -38,8 +38,41 @@ def import_tensorflow() -> None:
 
     TensorFlow heeds that level only once it is up: its start-up notes go to descriptor 2 itself.
     """
-    with _silence() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext():
+    quiet = _silence() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext()
+    with quiet, _without_scikit_learn() if _lean else contextlib.nullcontext():
         import tensorflow  # noqa: F401
+
+
+_lean = False
+
+
+def begin_lean_process(threads: int | None = None) -> None:
+    """Say that this process is synthgen's own, so that TensorFlow need not be able to do all that it can.
+
+    Args:
+        threads: how many threads TensorFlow may use in an operation; imports it. None: as many as it likes.
+    """
+    global _lean
+    _lean = True
+    if threads is not None:
+        import_tensorflow()
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+@contextlib.contextmanager
+def _without_scikit_learn() -> Iterator[None]:
+    """Keras imports scikit-learn, and that SciPy, for wrappers nobody here uses: a fifth of TensorFlow's start-up."""
+    if "sklearn" in sys.modules:
+        yield
+        return
+    sys.modules["sklearn"] = None  # type: ignore[assignment]  # Python's way to say: not to be imported
+    try:
+        yield
+    finally:
+        del sys.modules["sklearn"]
 
 
 @contextlib.contextmanager

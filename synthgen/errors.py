@@ -6,8 +6,10 @@
     ├── DataError            the real images: missing, altered or malformed
     ├── CheckpointError      a checkpoint folder: missing, altered or malformed
     ├── ExportError          an output folder that cannot take the export
+    ├── WorkerError          a process that was drawing or checking died
     ├── VerificationError    a set that is not what its manifest claims
     ├── EvaluationError      a set that cannot be measured, or what measures it is missing
+    ├── PrivacyError         a budget that is exhausted, or a privacy claim larger than its proof
     └── TrainingError        training that cannot go on
         └── Interrupted      training stopped on request; what was reached is saved
 
@@ -43,12 +45,20 @@ class ExportError(SynthgenError):
     """The output folder cannot take this export."""
 
 
+class WorkerError(SynthgenError):
+    """A process that was drawing or checking died."""
+
+
 class VerificationError(SynthgenError):
     """A set on disk is not what its manifest claims."""
 
 
 class EvaluationError(SynthgenError):
     """A set cannot be measured, or what is needed to measure it is missing."""
+
+
+class PrivacyError(SynthgenError):
+    """A privacy budget is exhausted, or a private mechanism, ledger or claim is not what it must be."""
 
 
 class TrainingError(SynthgenError):

@@ -5,6 +5,7 @@ the same folder, flushed to the disk, and only then renamed.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -41,17 +42,27 @@ def move_into_place(partial: Path, path: Path) -> None:
 @contextlib.contextmanager
 def exclusive_lock(path: Path) -> Iterator[bool]:
     """Yield whether this process alone holds ``path`` locked; the system frees the lock of a killed process."""
-    with path.open("w") as stream:
+    with folder_lock(path, shared=False) as held:
+        yield held
+
+
+@contextlib.contextmanager
+def folder_lock(path: Path, *, shared: bool) -> Iterator[bool]:
+    """Yield whether this process holds ``path`` locked: alone, or beside others that hold it ``shared``."""
+    with path.open("a") as stream:
         try:
             import fcntl
         except ImportError:  # Windows: no advisory locks in the standard library
             yield True
             return
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
+        except OSError as error:  # some network file systems have no locks; atomic renames still keep files whole
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
         yield True
 
 
@@ -78,7 +89,27 @@ def flush_all(paths: Sequence[Path]) -> None:
 def write_json(path: Path, document: Any) -> None:
     """Publish ``document`` as indented UTF-8 JSON; NaN and infinity are refused, since JSON has neither."""
     with publish(path) as partial:
-        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        partial.write_bytes(json_bytes(document))
+
+
+def json_bytes(document: Any) -> bytes:
+    """``document`` as indented UTF-8 JSON."""
+    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_json_once(path: Path, document: Any) -> bool:
+    """Publish ``document`` unless ``path`` exists; of several processes that do so at once, exactly one succeeds."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".once-") as folder:
+        whole = Path(folder) / path.name
+        write_json(whole, document)
+        try:
+            os.link(whole, path)
+        except FileExistsError:
+            return False
+        except OSError:  # no hard links here: the last one wins, and all of the same job write the same
+            whole.replace(path)
+    flush_to_disk(path.parent)
+    return True
 
 
 def sha256_of_file(path: Path) -> str:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from synthgen.fashion import NUM_CLASSES
 from synthgen.losses import LOSSES, gradient_penalty
 from synthgen.networks import bare, build_discriminator, build_generator
-from synthgen.recipe import Recipe
+from synthgen.recipe import AdversarialRecipe
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -40,7 +40,7 @@ class Game:
         total_steps: batches in the whole run, for the fall of the learning rate.
     """
 
-    def __init__(self, recipe: Recipe, seed: int, total_steps: int) -> None:
+    def __init__(self, recipe: AdversarialRecipe, seed: int, total_steps: int) -> None:
         keras.utils.set_random_seed(seed)
         self._recipe, self._seed = recipe, seed
         self._loss = LOSSES[recipe.training.loss]

@@ -1,278 +1,353 @@
-"""Generation: a checkpoint and a plan become a set on disk with its manifest, which is written last."""
+"""Generation: a checkpoint and a plan become a set with its manifest, which is written last.
+
+In one process, in several, on many machines that know nothing of each other, or through Ray: every shard is made by
+``shard_files.generate_shard``, and ``complete`` joins their records, so that the set is the same.
+"""
 
 import dataclasses
+import hashlib
 import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from synthgen.batch import SetDigest, join_block_digests
+from synthgen.batch import Batch
 from synthgen.cards import write_cards
 from synthgen.checkpoint import Checkpoint
-from synthgen.claim import WORK_FOLDER, claim_folder
-from synthgen.datasets import MAX_IDX_IMAGES
-from synthgen.environment import made_with
-from synthgen.errors import ExportError, UsageError
-from synthgen.fashion import NUM_CLASSES
-from synthgen.files import flush_all, flush_to_disk, write_json
-from synthgen.integrity import set_problems, shard_problems
-from synthgen.manifest import (
-    MANIFEST_NAME,
-    CheckpointRecord,
-    FileRecord,
-    Manifest,
-    ShardRecord,
-    load_manifest,
-    write_manifest,
-)
+from synthgen.claim import JOB_NAME, WORK_FOLDER
+from synthgen.crew import Act, available_cpus, run_in_processes
+from synthgen.environment import begin_lean_process
+from synthgen.errors import ExportError, UsageError, WorkerError
+from synthgen.export_plan import Export, Job, plan_export
+from synthgen.integrity import set_problems
+from synthgen.manifest import FileRecord, Manifest, manifest_documents
+from synthgen.outputs import LocalOutput, Output, open_output
 from synthgen.sampling import sample
-from synthgen.shards import LabelRule, Shard, ShardPlan, check_seed, default_shards
-from synthgen.writers import IDX_FORMATS, SINGLE_FILE_FORMATS, WRITERS, check_format, write_sidecars
+from synthgen.shard_files import FinishedShard, Progress, finished_shard, generate_shard, write_shard
+from synthgen.shards import BLOCK_IMAGES, Shard
+from synthgen.writers import write_sidecars
 
-Progress = Callable[[int], None]  # called with the number of images just finished
+__all__ = ["Export", "default_workers", "generate", "generate_share", "merge", "plan_export"]
 
+OnShard = Callable[[int, int], None]  # (shards done, of)
 
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """What to export: everything that decides the pixels and the files, and nothing else.
-
-    Raises:
-        UsageError: on construction, for an unknown format or split or a seed out of range.
-    """
-
-    plan: ShardPlan
-    seed: int
-    file_format: str
-    labels: LabelRule | None  # None: unlabelled
-    split: str = "train"
-
-    def __post_init__(self) -> None:
-        check_format(self.file_format)
-        check_seed(self.seed)
-        if self.split not in ("train", "test"):
-            raise UsageError(f"split '{self.split}': expected train or test")
-
-
-def plan_export(
-    checkpoint: Checkpoint,
-    *,
-    count: int,
-    file_format: str,
-    seed: int = 0,
-    start: int = 0,
-    shards: int | None = None,
-    labels: str = "balanced",
-    split: str = "train",
-) -> Export:
-    """Check a request and fill in its defaults.
-
-    Args:
-        checkpoint: what will draw the images; an unconditional one gives unlabelled images.
-        count: how many images.
-        file_format: ``tfrecord``, ``hdf5``, ``png``, ``idx``, ``idx-raw`` or ``npz``.
-        seed: 0 to 2^64 - 1.
-        start: index of the first image.
-        shards: how many parts; by default one for every 6,000 images (idx, npz: one).
-        labels: ``balanced``, ``uniform`` or a list such as ``0,3,7``.
-        split: ``train`` or ``test``; names the files.
-
-    Raises:
-        UsageError: any of it cannot be.
-    """
-    if shards is None:
-        shards = 1 if file_format in SINGLE_FILE_FORMATS else default_shards(count)
-    if file_format in IDX_FORMATS and (shards != 1 or count > MAX_IDX_IMAGES):
-        raise UsageError(
-            f"shards {shards}, count {count}: the {file_format} format is one file by nature, "
-            f"of at most {MAX_IDX_IMAGES:,} images"
-        )
-    rule = LabelRule.parse(labels) if checkpoint.recipe.conditional else None
-    if rule is None and labels != "balanced":
-        raise UsageError(
-            f"labels '{labels}': checkpoint '{checkpoint.name}' is unconditional, its images bear no labels; "
-            "leave --labels out or choose a conditional checkpoint"
-        )
-    plan = ShardPlan(start=start, count=count, shards=shards)
-    return Export(plan=plan, seed=seed, file_format=file_format, labels=rule, split=split)
+_IMAGES_PER_WORKER = 8_000  # fewer are drawn sooner than one more process has started
+_MAX_DEFAULT_WORKERS = 8  # each takes 0.6 GB
+_BLOCKS_PER_PIECE = 8  # what one task of a drawing process gives: 2,048 images, 1.6 MB
 
 
 def generate(
     checkpoint: Checkpoint,
     export: Export,
-    out: Path,
+    out: str | Path,
     *,
     resume: bool = False,
     allow_unprotected: bool = False,
+    workers: int = 1,
+    engine: str = "local",
+    address: str | None = None,
     progress: Progress = lambda images: None,
+    on_shard: OnShard = lambda done, of: None,
 ) -> Manifest:
     """Draw the images of ``export`` from ``checkpoint`` and write them, with their manifest, into ``out``.
 
     Args:
         checkpoint: see ``synthgen.load_checkpoint``.
         export: see ``plan_export``.
-        out: a folder that is new, empty, or (``resume``) holds the same export unfinished.
+        out: a folder or fsspec URL that is new, empty, or (``resume``) holds the same export unfinished.
         resume: go on where an interrupted export stopped; finished shards are kept.
         allow_unprotected: export from a checkpoint without a formal privacy guarantee. The checkpoints that
             come with synthgen were trained on public images and need no such word.
+        workers: how many processes draw; 1: this one. They are spawned, so a script that asks for more must keep its
+            own work under ``if __name__ == "__main__"``. With Ray: how many actors.
+        engine: ``local``, or ``ray`` to draw on a Ray cluster, on which ``out`` must be reachable everywhere.
+        address: of the Ray cluster; by default the one this machine is part of, or a new one on it.
         progress: called with the number of images just finished.
+        on_shard: called when a shard is finished.
 
     Returns:
         The manifest that was written last of all.
 
     Raises:
+        UsageError: an engine that does not exist or is not installed, or no workers at all.
         ExportError: ``out`` holds something else, is in use, cannot be written, or a guarantee is missing.
     """
     _refuse_unprotected(checkpoint, allow_unprotected)
-    try:
-        with claim_folder(out, _job_document(checkpoint, export), resume=resume):
-            if (out / MANIFEST_NAME).exists():
-                manifest = load_manifest(out)
-                if problems := set_problems(out, manifest):
-                    raise ExportError(f"{out}: holds this set, but spoilt: {problems[0]}; remove it and export anew")
+    crew = _Crew(_expect_workers(workers, out), engine, address)
+    job, output = Job.of(checkpoint, export), open_output(out)
+    with _one_line_errors(out):
+        with output.claim(job.to_dict(), resume=resume):
+            manifest = output.manifest()
+            if manifest is not None:
+                _expect_sound(output, manifest)
                 progress(manifest.count)
             else:
-                records = _write_shards(checkpoint, export, out, progress)
-                manifest = _finish(checkpoint, export, out, records)
-                write_manifest(out, manifest)
-        shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ExportError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+                finished = crew.shards(job, str(out), output, range(export.plan.shards), progress)
+                manifest = complete(job, output, list(_told(finished, export.plan.shards, on_shard)))
+        output.release()
     return manifest
 
 
-def _job_document(checkpoint: Checkpoint, export: Export) -> dict[str, Any]:
-    return {
-        "checkpoint": checkpoint.sha256,
-        "seed": export.seed,
-        "labels": str(export.labels or "none"),
-        "split": export.split,
-        "format": export.file_format,
-        **dataclasses.asdict(export.plan),
-        "made_with": made_with(),  # a set drawn half here, half elsewhere would be reproducible nowhere
-    }
+def generate_share(
+    checkpoint: Checkpoint,
+    export: Export,
+    out: str | Path,
+    *,
+    share: int,
+    of: int,
+    allow_unprotected: bool = False,
+    workers: int = 1,
+    progress: Progress = lambda images: None,
+    on_shard: OnShard = lambda done, of: None,
+) -> int:
+    """Write every ``of``-th shard of an export, beginning with shard ``share``, and no manifest: see ``merge``.
+
+    Any number of machines may do so in one ``out``, in any order, with no coordinator, twice if need be.
+
+    Args:
+        share: 0 to ``of - 1``.
+        of: among how many the shards are dealt out.
+        checkpoint, export, out, allow_unprotected, workers, progress, on_shard: as for ``generate``.
+
+    Returns:
+        How many shards are this share.
+
+    Raises:
+        UsageError, ExportError: as ``generate``.
+    """
+    if not 0 <= share < of:
+        raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
+    _refuse_unprotected(checkpoint, allow_unprotected)
+    crew = _Crew(_expect_workers(workers, out), "local", None)
+    job, output = Job.of(checkpoint, export), open_output(out)
+    indices = range(share, export.plan.shards, of)
+    with _one_line_errors(out), output.claim(job.to_dict(), resume=True, shared=True):
+        if output.manifest() is None:  # else all is done, merged even
+            finished = crew.shards(job, str(out), output, indices, progress)
+            for _ in _told(finished, len(indices), on_shard):
+                pass
+    return len(indices)
 
 
-def _write_shards(checkpoint: Checkpoint, export: Export, out: Path, progress: Progress) -> list[dict[str, Any]]:
-    records = []
-    for shard in export.plan:
-        record = _finished_record(out, export.file_format, shard)
-        if record is None:
-            record = _write_shard(checkpoint, export, shard, out, progress)
-        else:
-            progress(shard.count)
-        records.append(record)
-    return records
+def merge(out: str | Path) -> Manifest:
+    """Complete a set whose shards were written share by share: check that all are there, and write the manifest.
+
+    Args:
+        out: the folder or URL the shares were written to.
+
+    Raises:
+        ExportError: a share is still being written; shards are missing, spoilt or of another job.
+    """
+    output = open_output(out)
+    with _one_line_errors(out):
+        job = _job_in(output, out)
+        if job is None:
+            manifest = output.manifest()
+            if manifest is None:
+                raise ExportError(f"{out}: no export here; write its shards with synthgen export --shard I --of N")
+            return manifest
+        with output.claim(job.to_dict(), resume=True):
+            found = [(shard, finished_shard(job, shard, output, hashed=False)) for shard in job.export.plan]
+            missing = [shard.index for shard, finished in found if finished is None]
+            if missing:
+                raise ExportError(
+                    f"{out}: {len(missing)} of {len(found)} shards are missing or of another export: "
+                    f"{_ranges(missing)}; run their export --shard again"
+                )
+            manifest = complete(job, output, [finished for _, finished in found if finished is not None])
+        output.release()
+    return manifest
 
 
-def _write_shard(checkpoint: Checkpoint, export: Export, shard: Shard, out: Path, progress: Progress) -> dict[str, Any]:
-    """Write one shard into a staging folder, move its files into place, then record it as finished."""
-    staging = out / WORK_FOLDER / f"staging-{shard.index:05d}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    digest = SetDigest(shard.start)
-    class_counts = np.zeros(NUM_CLASSES, np.int64)
+def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Manifest:
+    """Write what stands beside the shards of a set and, last of all, its manifest."""
+    export = job.export
     labelled = export.labels is not None
-    with WRITERS[export.file_format](staging, shard, export.split, labelled=labelled) as writer:
-        for batch in sample(checkpoint, export.seed, export.labels, shard):
-            digest.update(batch)
-            if batch.labels is not None:
-                class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
-            writer.write(batch)
-            progress(len(batch))
-        writer.finish(digest.hexdigest())
-        names = writer.names
-    files = [FileRecord.of(staging, name) for name in names]
-    _move_tree(staging, out)
-    record = {
-        "index": shard.index,
-        "start": shard.start,
-        "count": shard.count,
-        "files": [dataclasses.asdict(file) for file in files],
-        "class_counts": class_counts.tolist(),
-        "block_digests": [block.hex() for block in digest.block_digests()],
-    }
-    write_json(_record_path(out, shard), record)
-    return record
-
-
-def _move_tree(staging: Path, out: Path) -> None:
-    """Flush every file below ``staging`` and rename it to the same place below ``out``."""
-    paths = sorted(staging.rglob("*"))
-    flush_all([path for path in paths if path.is_file()])
-    for path in paths:
-        target = out / path.relative_to(staging)
-        if path.is_dir():
-            target.mkdir(exist_ok=True)
-        else:
-            path.replace(target)
-    shutil.rmtree(staging)
-    flush_to_disk(out)
-
-
-def _record_path(out: Path, shard: Shard) -> Path:
-    return out / WORK_FOLDER / f"shard-{shard.index:05d}.json"
-
-
-def _finished_record(out: Path, file_format: str, shard: Shard) -> dict[str, Any] | None:
-    """The record of a shard that an earlier run finished, if its files are still what it wrote."""
-    path = _record_path(out, shard)
-    if not path.exists():
-        return None
-    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    files = [FileRecord(**file) for file in record["files"]]
-    return None if shard_problems(out, file_format, files) else record
-
-
-def _finish(checkpoint: Checkpoint, export: Export, out: Path, records: list[dict[str, Any]]) -> Manifest:
-    shards = tuple(_shard_record(record) for record in records)
-    labelled = export.labels is not None
-    sidecars = write_sidecars(
-        out,
-        export.file_format,
-        export.split,
-        [shard.count for shard in shards],
-        sum(file.bytes for shard in shards for file in shard.files),
-        labelled=labelled,
-    )
-    class_counts = np.sum([record["class_counts"] for record in records], axis=0).tolist()
-    blocks = [bytes.fromhex(block) for record in records for block in record["block_digests"]]
+    set_digest = hashlib.sha256()
+    for shard in finished:
+        set_digest.update(shard.block_digests)
     manifest = Manifest(
-        checkpoint=CheckpointRecord(
-            name=checkpoint.name,
-            sha256=checkpoint.sha256,
-            recipe=checkpoint.recipe.to_dict(),
-            recipe_sha256=checkpoint.recipe.sha256,
-        ),
-        privacy=checkpoint.privacy,
+        checkpoint=job.checkpoint,
+        privacy=job.privacy,
         seed=export.seed,
         labels=str(export.labels or "none"),
         start=export.plan.start,
         count=export.plan.count,
         split=export.split,
         format=export.file_format,
-        class_counts=tuple(class_counts) if labelled else (),
-        digest=join_block_digests(blocks),
-        shards=shards,
-        sidecars=tuple(FileRecord.of(out, name) for name in sidecars),
-        made_with=made_with(),
+        class_counts=tuple(np.sum([shard.class_counts for shard in finished], axis=0).tolist()) if labelled else (),
+        digest=set_digest.hexdigest(),
+        shards=tuple(shard.record for shard in finished),
+        sidecars=(),
+        made_with=job.made_with,
     )
-    cards = write_cards(out, [manifest])
-    return dataclasses.replace(manifest, sidecars=(*manifest.sidecars, *cards))
+    with output.staging() as staging:
+        names = write_sidecars(
+            staging,
+            export.file_format,
+            export.split,
+            [shard.count for shard in manifest.shards],
+            sum(file.bytes for shard in manifest.shards for file in shard.files),
+            labelled=labelled,
+        )
+        manifest = dataclasses.replace(manifest, sidecars=tuple(FileRecord.of(staging, name) for name in names))
+        cards = write_cards(staging, [manifest])
+        output.publish(staging)
+    manifest, documents = manifest_documents(dataclasses.replace(manifest, sidecars=(*manifest.sidecars, *cards)))
+    for name, data in documents.items():
+        output.write(name, data)
+    return manifest
 
 
-def _shard_record(record: dict[str, Any]) -> ShardRecord:
-    return ShardRecord(
-        index=record["index"],
-        start=record["start"],
-        count=record["count"],
-        digest=join_block_digests([bytes.fromhex(block) for block in record["block_digests"]]),
-        files=tuple(FileRecord(**file) for file in record["files"]),
+def default_workers(count: int) -> int:
+    """How many processes draw ``count`` images soonest: one for every processor, fewer for small sets, at most 8."""
+    return max(1, min(available_cpus(), count // _IMAGES_PER_WORKER, _MAX_DEFAULT_WORKERS))
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Who draws: this process, several, or a Ray cluster."""
+
+    workers: int
+    engine: str
+    address: str | None
+
+    def shards(
+        self, job: Job, out: str, output: Output, indices: Sequence[int], progress: Progress
+    ) -> Iterator[FinishedShard]:
+        """Write the shards of ``indices``; yield each one's record, in order."""
+        if self.engine == "ray":
+            from synthgen.ray_engine import generate_on_ray
+
+            return generate_on_ray(job, out, indices, address=self.address, actors=self.workers, progress=progress)
+        if self.engine != "local":
+            raise UsageError(f"engine '{self.engine}': expected local or ray")
+        if self.workers == 1:
+            return (generate_shard(job, index, output, progress) for index in indices)
+        if len(indices) >= self.workers:
+            task = _ShardWork(job, out, self._threads)
+            return run_in_processes(task, indices, processes=self.workers, progress=progress)
+        return self._few_shards(job, output, indices, progress)
+
+    def _few_shards(
+        self, job: Job, output: Output, indices: Sequence[int], progress: Progress
+    ) -> Iterator[FinishedShard]:
+        """Fewer shards than processes: these draw pieces, and this one writes them in order."""
+        shards = [job.export.plan[index] for index in indices]
+        finished = {shard.index: finished_shard(job, shard, output) for shard in shards}
+        pieces = {shard.index: list(_pieces(shard)) for shard in shards if finished[shard.index] is None}
+        tasks = [piece for some in pieces.values() for piece in some]
+        drawn = run_in_processes(_DrawWork(job, self._threads), tasks, processes=self.workers)
+        for shard in shards:
+            earlier = finished[shard.index]
+            if earlier is not None:
+                progress(shard.count)
+                yield earlier
+            else:
+                batches = islice(drawn, len(pieces[shard.index]))
+                yield write_shard(job, shard, output, batches, progress)
+
+    @property
+    def _threads(self) -> int:
+        return max(1, available_cpus() // self.workers)
+
+
+@dataclass(frozen=True)
+class _ShardWork:
+    """What a process that writes whole shards does."""
+
+    job: Job
+    out: str
+    threads: int
+
+    def __call__(self) -> Act:
+        begin_lean_process(self.threads)
+        output = open_output(self.out)
+        return lambda index, progress: generate_shard(self.job, index, output, progress)
+
+
+@dataclass(frozen=True)
+class _DrawWork:
+    """What a process that only draws does."""
+
+    job: Job
+    threads: int
+
+    def __call__(self) -> Act:
+        begin_lean_process(self.threads)
+        source, export = self.job.source(), self.job.export
+        return lambda piece, progress: _joined(list(sample(source, export.seed, export.labels, piece)))
+
+
+def _pieces(shard: Shard) -> Iterator[Shard]:
+    """A shard cut between blocks into what one task draws."""
+    step = _BLOCKS_PER_PIECE * BLOCK_IMAGES
+    edges = [shard.start, *range((shard.start // step + 1) * step, shard.stop, step), shard.stop]
+    for first, last in pairwise(edges):
+        yield Shard(index=shard.index, of=shard.of, start=first, count=last - first)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    return Batch(
+        start=batches[0].start,
+        images=np.concatenate([batch.images for batch in batches]),
+        labels=np.concatenate(labels) if labels else None,
     )
+
+
+def _told(finished: Iterator[FinishedShard], of: int, on_shard: OnShard) -> Iterator[FinishedShard]:
+    for done, shard in enumerate(finished, start=1):
+        on_shard(done, of)
+        yield shard
+
+
+def _job_in(output: Output, out: str | Path) -> Job | None:
+    data = output.read(f"{WORK_FOLDER}/{JOB_NAME}")
+    try:
+        return None if data is None else Job.from_dict(json.loads(data))
+    except (ValueError, ExportError) as error:
+        raise ExportError(f"{out}: {error}") from error
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``2, 5-7``: numbers in order, the first few runs of them."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    shown = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs[:10]]
+    return ", ".join(shown) + (", …" if len(runs) > 10 else "")
+
+
+def _expect_sound(output: Output, manifest: Manifest) -> None:
+    if isinstance(output, LocalOutput) and (problems := set_problems(output.path, manifest)):
+        raise ExportError(f"{output.path}: holds this set, but spoilt: {problems[0]}; remove it and export anew")
+
+
+def _expect_workers(workers: int, out: str | Path) -> int:
+    if workers < 1:
+        raise UsageError(f"workers {workers}: expected at least 1")
+    if workers > 1 and str(out).startswith("memory://"):
+        raise UsageError(f"{out}: only one process sees its own memory; use --workers 1")
+    return workers
+
+
+@contextmanager
+def _one_line_errors(out: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except WorkerError as error:
+        raise ExportError(f"{out}: {error} Finished shards are kept, go on with --resume") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ExportError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
 
 
 def _refuse_unprotected(checkpoint: Checkpoint, allowed: bool) -> None:

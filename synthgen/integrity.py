@@ -10,15 +10,25 @@ from synthgen.readers import read_listing
 
 def set_problems(folder: Path, manifest: Manifest) -> list[str]:
     """What is wrong with a set's files, one line each."""
-    problems = [problem for file in manifest.sidecars if (problem := file_problem(folder, file))]
+    problems = sidecar_problems(folder, manifest)
     for shard in manifest.shards:
         problems += shard_problems(folder, manifest.format, shard.files)
     return problems
 
 
+def sidecar_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with the files beside a set's shards, one line each; lists of shards are checked when loaded."""
+    return files_problems(folder, manifest.sidecars)
+
+
+def files_problems(folder: Path, files: Sequence[FileRecord]) -> list[str]:
+    """What is wrong with files, one line each."""
+    return [problem for file in files if (problem := file_problem(folder, file))]
+
+
 def shard_problems(folder: Path, file_format: str, files: Sequence[FileRecord]) -> list[str]:
     """What is wrong with a shard's files, one line each; for PNG with every image its listing vouches for."""
-    problems = [problem for file in files if (problem := file_problem(folder, file))]
+    problems = files_problems(folder, files)
     if file_format == "png" and not problems:
         problems += _listing_problems(folder, files[0].name)
     return problems

@@ -1,25 +1,38 @@
 """The manifest: what a set is, in one JSON file that is written last, so that its presence means complete.
 
-It records everything needed to make the same pixels again and to prove that the files are what they claim.
+It records everything needed to make the same pixels again and to prove that the files are what they claim. Beyond a
+thousand shards it keeps them in lists, files of their own whose hashes it holds.
 ``load_manifest`` treats the file as hostile: every field is checked, and no path leaves the folder.
 """
 
+import functools
 import json
 import typing
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from synthgen.errors import RecipeError, UsageError, VerificationError
 from synthgen.fashion import CLASS_NAMES
-from synthgen.files import is_inside, sha256_of_file, sha256_of_json, write_json
+from synthgen.files import (
+    is_inside,
+    is_own_file,
+    json_bytes,
+    publish,
+    sha256_of_bytes,
+    sha256_of_file,
+    sha256_of_json,
+)
 from synthgen.recipe import Recipe
-from synthgen.shards import MAX_INDEX, MAX_SEED, MAX_SHARDS, LabelRule
+from synthgen.shards import MAX_INDEX, MAX_SEED, MAX_SHARDS, LabelRule, pieces
 from synthgen.statement import PrivacyStatement
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # every shard stands in the manifest itself
+LISTED_SCHEMA_VERSION = 2  # shards stand in lists beside it, which the manifest vouches for
+SHARDS_PER_LIST = 1_000  # also how many shards a manifest holds itself
+LIST_FOLDER = "shard-lists"
 DIGEST_METHOD = (
     "SHA-256 over the SHA-256 of every block (the images that share id // 256, in order of id), "
     "an image counting as its label byte (255: unlabelled) and its 784 pixels row by row"
@@ -81,6 +94,7 @@ class Manifest:
     shards: tuple[ShardRecord, ...]
     sidecars: tuple[FileRecord, ...]
     made_with: dict[str, str]  # versions and machine: the same pixels are promised for these
+    shard_lists: tuple[FileRecord, ...] = ()  # the files that hold ``shards`` where these are many
 
     @property
     def labelled(self) -> bool:
@@ -89,21 +103,46 @@ class Manifest:
 
     def files(self) -> list[FileRecord]:
         """Every file the manifest vouches for."""
-        return [*(file for shard in self.shards for file in shard.files), *self.sidecars]
+        return [*(file for shard in self.shards for file in shard.files), *self.sidecars, *self.shard_lists]
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as JSON-ready values, its readers' notes first."""
+        """The manifest as JSON-ready values, its readers' notes first; shards that are listed elsewhere left out."""
+        left_out = "shards" if self.shard_lists else "shard_lists"
+        whole = self if left_out == "shard_lists" else replace(self, shards=())
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": LISTED_SCHEMA_VERSION if self.shard_lists else SCHEMA_VERSION,
             "class_names": list(CLASS_NAMES),
             "digest_method": DIGEST_METHOD,
-            **asdict(self),
+            **{name: value for name, value in asdict(whole).items() if name != left_out},
         }
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Publish ``manifest.json``; do this last."""
-    write_json(folder / MANIFEST_NAME, sealed(manifest.to_dict()))
+def manifest_documents(manifest: Manifest) -> tuple[Manifest, dict[str, bytes]]:
+    """The files that hold a manifest, by name, ``manifest.json`` last; and the manifest with their records.
+
+    Up to 1,000 shards it is one file. Beyond, shards stand a thousand to a list in ``shard-lists``, and the manifest
+    names the lists with their hashes: it stays small, and whoever holds it can check any list, and any shard in it,
+    apart from all others.
+    """
+    documents: dict[str, bytes] = {}
+    if len(manifest.shards) > SHARDS_PER_LIST:
+        for number, piece in enumerate(pieces(len(manifest.shards), SHARDS_PER_LIST)):
+            name = f"{LIST_FOLDER}/{number:05d}.json"
+            documents[name] = json_bytes({"shards": [asdict(shard) for shard in manifest.shards[piece]]})
+    lists = tuple(FileRecord(name=n, bytes=len(d), sha256=sha256_of_bytes(d)) for n, d in documents.items())
+    manifest = replace(manifest, shard_lists=lists)
+    documents[MANIFEST_NAME] = json_bytes(sealed(manifest.to_dict()))
+    return manifest, documents
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Publish a manifest's files in ``folder``; do this last. Returns the manifest with the records of its lists."""
+    manifest, documents = manifest_documents(manifest)
+    for name, data in documents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        with publish(folder / name) as partial:
+            partial.write_bytes(data)
+    return manifest
 
 
 def sealed(document: dict[str, Any]) -> dict[str, Any]:
@@ -115,15 +154,15 @@ def sealed(document: dict[str, Any]) -> dict[str, Any]:
     return {**bare, _SEAL: sha256_of_json(bare)}
 
 
-def seal_problem(folder: Path) -> str | None:
-    """What is wrong with the seal of a manifest that ``load_manifest`` accepts, or None."""
+def seal_problems(folder: Path) -> list[str]:
+    """What is wrong with the seal of a manifest that ``load_manifest`` accepts: one line, or none."""
     try:
         document = json.loads((folder / MANIFEST_NAME).read_text("utf-8"))
         if document == sealed(document):
-            return None
+            return []
     except (OSError, ValueError) as error:
-        return f"{MANIFEST_NAME}: cannot be read: {error}"
-    return f"{MANIFEST_NAME}: altered: it is not the document whose SHA-256 it bears"
+        return [f"{MANIFEST_NAME}: cannot be read: {error}"]
+    return [f"{MANIFEST_NAME}: altered: it is not the document whose SHA-256 it bears"]
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -137,21 +176,44 @@ def load_manifest(folder: Path) -> Manifest:
         unfinished = (folder / ".synthgen").is_dir()
         cure = "its export is unfinished; run it again with --resume" if unfinished else "expected an exported set"
         raise VerificationError(f"{folder}: no {MANIFEST_NAME} here: {cure}")
+
+    def read(name: str) -> bytes | None:
+        if name != MANIFEST_NAME and not is_own_file(folder, name):
+            return None
+        if (folder / name).stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ValueError(f"{name} is larger than 256 MiB")
+        return (folder / name).read_bytes()
+
+    return read_manifest(str(folder), read)
+
+
+def read_manifest(place: str, read: Callable[[str], bytes | None]) -> Manifest:
+    """Read and check the manifest of a set in ``place``, whose files ``read`` gives by name.
+
+    Raises:
+        VerificationError: no valid JSON, an unknown schema, a field that cannot be, or a list of shards altered.
+    """
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise ValueError("it is larger than 256 MiB")
-        return _parse(json.loads(path.read_text("utf-8")))
+        return _parse(json.loads(read(MANIFEST_NAME) or b""), read)
     except (OSError, ValueError, RecursionError, RecipeError) as error:
-        raise VerificationError(f"{path}: not a manifest this version can trust: {error}") from error
+        raise VerificationError(f"{place}/{MANIFEST_NAME}: not a manifest this version can trust: {error}") from error
 
 
-def _parse(document: Any) -> Manifest:
+def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
     _expect(isinstance(document, dict), "it is no JSON object")
     version = document.get("schema_version")
-    _expect(version == SCHEMA_VERSION, f"schema_version {version!r}; this version reads {SCHEMA_VERSION}")
+    known = (SCHEMA_VERSION, LISTED_SCHEMA_VERSION)
+    _expect(version in known, f"schema_version {version!r}; this version reads {known[0]} and {known[1]}")
     _expect(document.get("class_names") == list(CLASS_NAMES), "class_names are not Fashion-MNIST's")
     _expect(document.get("digest_method") == DIGEST_METHOD, "digest_method is unknown")
     body = {k: v for k, v in document.items() if k not in ("schema_version", "class_names", "digest_method", _SEAL)}
+    if version == LISTED_SCHEMA_VERSION:
+        _expect("shards" not in body and bool(body.get("shard_lists")), "its shards are not in lists")
+        lists = _records(_file_record, body["shard_lists"])
+        body["shards"] = [shard for record in lists for shard in _listed_shards(record, read(record.name))]
+    else:
+        _expect("shard_lists" not in body, "unknown or missing in Manifest: shard_lists")
+        body["shard_lists"] = []
     manifest: Manifest = _record(
         Manifest,
         body,
@@ -159,11 +221,25 @@ def _parse(document: Any) -> Manifest:
         privacy=PrivacyStatement.from_dict,
         made_with=_texts,
         class_counts=_integers,
-        shards=lambda value: _records(_shard_record, value),
+        shards=lambda value: _records(shard_record, value),
         sidecars=lambda value: _records(_file_record, value),
+        shard_lists=lambda value: _records(_file_record, value),
     )
     _check_consistency(manifest)
     return manifest
+
+
+def _listed_shards(record: FileRecord, data: bytes | None) -> list[Any]:
+    _expect(data is not None, f"{record.name}: missing")
+    data = data or b""
+    _expect(
+        len(data) == record.bytes and sha256_of_bytes(data) == record.sha256,
+        f"{record.name}: altered: its size or SHA-256 is not the one recorded",
+    )
+    listed = json.loads(data)
+    _expect(isinstance(listed, dict) and isinstance(listed.get("shards"), list), f"{record.name}: no list of shards")
+    shards: list[Any] = listed["shards"]
+    return shards
 
 
 def _check_consistency(manifest: Manifest) -> None:
@@ -195,29 +271,33 @@ def _check_consistency(manifest: Manifest) -> None:
 def _record(record: type[Any], document: Any, **converters: Callable[[Any], Any]) -> Any:
     """Build a dataclass from a JSON object with exactly its fields, each of its declared type."""
     _expect(isinstance(document, dict), f"a {record.__name__} is no JSON object")
-    names = {field.name for field in fields(record)}
+    hints = _field_types(record)
+    names = set(hints)
     odd = names.symmetric_difference(document)
     _expect(not odd, f"unknown or missing in {record.__name__}: {', '.join(sorted(map(str, odd)))[:200]}")
-    hints = typing.get_type_hints(record)
     values = {}
     for name in names:
         if name in converters:
             values[name] = converters[name](document[name])
             continue
-        expected = typing.get_origin(hints[name]) or hints[name]
-        _expect(
-            type(document[name]) is expected,
-            f"{name} is {document[name]!r:.80}; expected {expected.__name__}",
-        )
+        if type(document[name]) is not hints[name]:  # the message is made only where it is needed
+            raise ValueError(f"{name} is {document[name]!r:.80}; expected {hints[name].__name__}")
         _expect_printable(document[name], name)
         values[name] = document[name]
     return record(**values)
 
 
+@functools.cache
+def _field_types(record: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(record)
+    return {field.name: typing.get_origin(hints[field.name]) or hints[field.name] for field in fields(record)}
+
+
 def _expect_printable(value: Any, name: str) -> None:
     """Refuse texts that would play tricks on a terminal or cannot be encoded, also inside nested values."""
     if isinstance(value, str):
-        _expect(value.isprintable(), f"{name} holds characters that cannot be printed")
+        if not value.isprintable():
+            raise ValueError(f"{name} holds characters that cannot be printed")
     elif isinstance(value, dict):
         for key, item in value.items():
             _expect_printable(key, name)
@@ -232,7 +312,8 @@ def _records(parse: Callable[[Any], Any], value: Any) -> tuple[Any, ...]:
     return tuple(parse(item) for item in value)
 
 
-def _shard_record(value: Any) -> ShardRecord:
+def shard_record(value: Any) -> ShardRecord:
+    """Check and read a shard's record; raises ValueError."""
     record: ShardRecord = _record(ShardRecord, value, files=lambda files: _records(_file_record, files))
     return record
 

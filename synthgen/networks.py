@@ -14,7 +14,7 @@ from keras import layers
 
 from synthgen.errors import SynthgenError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
-from synthgen.recipe import Recipe
+from synthgen.recipe import AdversarialRecipe, Recipe
 
 if keras.backend.backend() != "tensorflow":
     raise SynthgenError(
@@ -59,7 +59,7 @@ def build_generator(recipe: Recipe) -> keras.Model:
     return keras.Model(bare(inputs), image, name="generator")
 
 
-def build_discriminator(recipe: Recipe) -> keras.Model:
+def build_discriminator(recipe: AdversarialRecipe) -> keras.Model:
     """Image (and class) → one logit, high for real.
 
     Inputs are images (N, 28, 28, 1) float32 in [0, 1] and, when conditional, one-hot classes (N, 10). The class

@@ -4,7 +4,7 @@ A reader takes the shard's files and yields runs of (images, labels): uint8 of s
 shape (n,) or None. Files may come from strangers: shapes and lengths are checked before anything is allocated.
 """
 
-import io
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,19 +13,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
-from synthgen.datasets import read_idx_images, read_idx_labels
+from synthgen.datasets import iterate_idx_images, read_idx_labels
 from synthgen.errors import DataError, VerificationError
+from synthgen.examples import next_record, parse_example
 from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, NUM_CLASSES, class_folder
-from synthgen.files import is_inside, is_own_file
+from synthgen.files import is_inside, is_own_file, sha256_of_bytes
 from synthgen.hdf5 import own_dataset
-from synthgen.shards import BLOCK_IMAGES
+from synthgen.png import decode_png
+from synthgen.shards import BLOCK_IMAGES, pieces
 
 Run = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]
 
 _IMAGE_SHAPE = (IMAGE_SIDE, IMAGE_SIDE)
-_MAX_RECORD_BYTES = 1 << 16  # a 28×28 PNG takes about 600
+_MAX_PNG_BYTES = 1 << 16  # a 28×28 PNG takes about 600
 _MAX_LISTING_BYTES = 1 << 30
 
 
@@ -60,85 +61,19 @@ def read_shard(file_format: str, folder: Path, names: list[str], count: int) -> 
 
 def _read_tfrecord(folder: Path, names: list[str], count: int) -> Iterator[Run]:
     with (folder / names[0]).open("rb") as stream:
-        while records := [record for _ in range(BLOCK_IMAGES) if (record := _next_record(stream)) is not None]:
-            examples = [_parse_example(record) for record in records]
-            images = np.stack([_decode_png(example["image"]) for example in examples])
-            labels = [example["label"] for example in examples if "label" in example]
-            yield images, _as_labels(labels, len(images))
+        while records := [record for _ in range(BLOCK_IMAGES) if (record := next_record(stream)) is not None]:
+            examples = [parse_example(record) for record in records]
+            images = np.stack([decode_png(image) for image, _ in examples])
+            yield images, _as_labels([label for _, label in examples])
 
 
-def _next_record(stream: io.BufferedReader) -> bytes | None:
-    """One TFRecord: length (u64), its checksum (u32), data, its checksum (u32). SHA-256 guards the whole file."""
-    header = stream.read(12)
-    if not header:
+def _as_labels(labels: list[int | None]) -> npt.NDArray[np.uint8] | None:
+    known = [label for label in labels if label is not None]
+    if not known:
         return None
-    length = int.from_bytes(header[:8], "little")
-    if len(header) < 12 or length > _MAX_RECORD_BYTES:
-        raise ValueError(f"a record claims {length} bytes")
-    data = stream.read(length + 4)
-    if len(data) < length + 4:
-        raise ValueError("the last record is cut short")
-    return data[:length]
-
-
-def _parse_example(record: bytes) -> dict[str, bytes]:
-    """The features of a serialised tf.train.Example: bytes as they are, an integer as its varint's bytes.
-
-    Example {features=1 {feature=1 map {key=1, value=2 {bytes_list=1 | int64_list=3 {value=1}}}}}
-    """
-    found = {}
-    for features in _submessages(record, 1):
-        for entry in _submessages(features, 1):
-            key = _only(entry, 1).decode()
-            (value,) = (v for number, v in _wire_fields(_only(entry, 2)) if number in (1, 3))
-            found[key] = _only(value, 1)
-    if "image" not in found:
-        raise ValueError("a record has no feature 'image'")
-    return found
-
-
-def _only(message: bytes, number: int) -> bytes:
-    (value,) = _submessages(message, number)
-    return value
-
-
-def _submessages(message: bytes, number: int) -> list[bytes]:
-    return [value for n, value in _wire_fields(message) if n == number]
-
-
-def _wire_fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Field numbers and payloads of a protocol-buffer message of length-delimited fields."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        if tag & 7 != 2:
-            raise ValueError("a record is no tf.train.Example of this layout")
-        length, position = _varint(message, position)
-        if position + length > len(message):
-            raise ValueError("a record's field is cut short")
-        yield tag >> 3, message[position : position + length]
-        position += length
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            break
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a record's integer is cut short")
-
-
-def _as_labels(varints: list[bytes], count: int) -> npt.NDArray[np.uint8] | None:
-    if not varints:
-        return None
-    if len(varints) != count or any(len(v) != 1 or v[0] >= NUM_CLASSES for v in varints):
+    if len(known) != len(labels) or max(known) >= NUM_CLASSES:
         raise ValueError("a record's label is missing or out of range")
-    return np.frombuffer(b"".join(varints), np.uint8)
+    return np.array(known, np.uint8)
 
 
 def _read_hdf5(folder: Path, names: list[str], count: int) -> Iterator[Run]:
@@ -159,19 +94,22 @@ def _checked_dataset(file: h5py.File, name: str, shape: tuple[int, ...]) -> h5py
 
 def _read_png(folder: Path, names: list[str], count: int) -> Iterator[Run]:
     entries = read_listing(folder / names[0])
-    for first in range(0, len(entries), BLOCK_IMAGES):
-        piece = [name for _, name in entries[first : first + BLOCK_IMAGES]]
-        images = np.stack([_read_png_file(folder, name) for name in piece])
-        labels = [_LABEL_OF_FOLDER.get(Path(name).parent.name) for name in piece]
+    for piece in pieces(len(entries), BLOCK_IMAGES):
+        images = np.stack([_read_png_file(folder, digest, name) for digest, name in entries[piece]])
+        labels = [_LABEL_OF_FOLDER.get(name.split("/")[-2]) for _, name in entries[piece] if "/" in name]
         known = [label for label in labels if label is not None]
-        yield images, np.array(known, np.uint8) if len(known) == len(piece) else None
+        yield images, np.array(known, np.uint8) if len(known) == len(images) else None
 
 
-def _read_png_file(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+def _read_png_file(folder: Path, digest: str, name: str) -> npt.NDArray[np.uint8]:
+    """One image, hashed before it is decoded: the listing vouches for it, as the manifest does for the listing."""
     if not is_own_file(folder, name):
-        raise ValueError(f"{name} is missing")
+        raise ValueError(f"{name}: missing")
     with (folder / name).open("rb") as stream:
-        return _decode_png(stream.read(_MAX_RECORD_BYTES))
+        data = stream.read(_MAX_PNG_BYTES)
+    if sha256_of_bytes(data) != digest:
+        raise ValueError(f"{name}: altered: its SHA-256 is not the one listed")
+    return decode_png(data)
 
 
 def read_listing(path: Path) -> list[tuple[str, str]]:
@@ -192,19 +130,26 @@ def read_listing(path: Path) -> list[tuple[str, str]]:
 
 
 def _read_idx(folder: Path, names: list[str], count: int) -> Iterator[Run]:
-    images = read_idx_images(folder / names[0], count)
     labels = read_idx_labels(folder / names[1], count) if len(names) > 1 else None
-    yield images, labels
+    first = 0
+    for images in iterate_idx_images(folder / names[0], count, BLOCK_IMAGES):
+        yield images, None if labels is None else labels[first : first + len(images)]
+        first += len(images)
 
 
 def _read_npz(folder: Path, names: list[str], count: int) -> Iterator[Run]:
     with zipfile.ZipFile(folder / names[0]) as archive:
-        images = _npy_member(archive, "images.npy", (count, *_IMAGE_SHAPE))
-        labelled = "labels.npy" in archive.namelist()
-        yield images, _npy_member(archive, "labels.npy", (count,)) if labelled else None
+        labels = None
+        if "labels.npy" in archive.namelist():
+            labels = np.concatenate(list(_npy_member(archive, "labels.npy", (count,))))
+        first = 0
+        for images in _npy_member(archive, "images.npy", (count, *_IMAGE_SHAPE)):
+            yield images, None if labels is None else labels[first : first + len(images)]
+            first += len(images)
 
 
-def _npy_member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def _npy_member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
+    """An array of an archive, a block of rows at a time."""
     with archive.open(name) as stream:
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):
@@ -212,21 +157,14 @@ def _npy_member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> 
         found_shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
         if found_shape != shape or dtype != np.uint8 or fortran_order:
             raise ValueError(f"'{name}' is {dtype} {found_shape}; expected uint8 {shape}")
-        size = int(np.prod(shape, dtype=np.int64))
-        data = stream.read(size + 1)
-    if len(data) != size:
-        raise ValueError(f"'{name}' holds {len(data)} bytes or more; expected {size}")
-    return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def _decode_png(data: bytes) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != _IMAGE_SHAPE or image.mode != "L":
-                raise ValueError(f"an image is {image.mode} {image.size}; expected L {_IMAGE_SHAPE}")
-            return np.asarray(image)
-    except (UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"an image is no PNG: {error}") from error
+        for piece in pieces(shape[0], BLOCK_IMAGES):
+            rows = (piece.stop - piece.start, *shape[1:])
+            data = stream.read(math.prod(rows))
+            if len(data) != math.prod(rows):
+                raise ValueError(f"'{name}' is cut short")
+            yield np.frombuffer(data, np.uint8).reshape(rows)
+        if stream.read(1):
+            raise ValueError(f"'{name}' is longer than {shape}")
 
 
 _LABEL_OF_FOLDER = {class_folder(label): label for label in range(len(CLASS_NAMES))}

@@ -11,7 +11,7 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from synthgen.errors import RecipeError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
@@ -110,8 +110,18 @@ class TrainingSection(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivacySection(_Section):
+    """The budget of a private run: every look at the real images together costs at most this."""
+
+    epsilon: float = _between(0.01, 1000.0)
+    delta: float = _between(1e-12, 1e-3, default=1e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe(_Section):
-    """A whole recipe; see ``recipes/*.toml`` for examples."""
+    """What every recipe says, however its generator is trained; see ``recipes/*.toml`` for examples."""
+
+    method: ClassVar[str]
 
     name: str
     description: str
@@ -119,8 +129,7 @@ class Recipe(_Section):
     data: DataSection
     latent: LatentSection
     generator: GeneratorSection
-    discriminator: DiscriminatorSection
-    training: TrainingSection
+    privacy: PrivacySection | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,31 +137,35 @@ class Recipe(_Section):
             raise RecipeError(f"name = {self.name!r:.80}: expected letters, digits, '.', '_' and '-', at most 64")
         if not self.description.isprintable():
             raise RecipeError(f"description = {self.description!r:.80}: expected one printable line")
-        if self.conditional != (self.discriminator.projection_size > 0):
-            raise RecipeError(
-                f"discriminator.projection_size = {self.discriminator.projection_size}: expected "
-                f"{'at least 1' if self.conditional else '0'}, since conditional = {str(self.conditional).lower()}"
-            )
         if self.data.holdout and self.data.images != "train":
             raise RecipeError(f"data.holdout = {self.data.holdout}: expected 0 unless data.images = 'train'")
+        if self.privacy and self.data.images != "train":
+            raise RecipeError(f"data.images = {self.data.images!r}: expected 'train', for only that split is private")
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON-ready values; ``Recipe.from_dict`` reads it back."""
-        return {
+        values = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return {"method": self.method} | {
             key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
             if isinstance(value, dict)
             else value
-            for key, value in dataclasses.asdict(self).items()
+            for key, value in values.items()
         }
 
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "Recipe":
-        """Build and check a recipe from nested plain values.
+    @staticmethod
+    def from_dict(document: dict[str, Any]) -> "Recipe":
+        """Build and check a recipe from nested plain values; without a ``method`` it is adversarial.
 
         Raises:
             RecipeError: naming the key, the value and what was expected.
         """
-        recipe = _build(cls, document, prefix="")
+        values = dict(document) if isinstance(document, dict) else document
+        method = (
+            values.pop("method", AdversarialRecipe.method) if isinstance(values, dict) else AdversarialRecipe.method
+        )
+        if not isinstance(method, str) or method not in METHODS:
+            raise RecipeError(f"method = {method!r:.80}: expected one of {', '.join(METHODS)}")
+        recipe = _build(METHODS[method], values, prefix="")
         assert isinstance(recipe, Recipe)
         return recipe
 
@@ -175,6 +188,27 @@ class Recipe(_Section):
         dense = 2 * inputs * sides[0] ** 2 * widths[0]
         upsampling = sum(2 * side**2 * taps * widths[i] * widths[i + 1] for i, side in enumerate(sides[:2]))
         return dense + upsampling + 2 * sides[2] ** 2 * 9 * widths[2] * widths[3]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialRecipe(Recipe):
+    """A generator trained against a discriminator."""
+
+    method: ClassVar[str] = "adversarial"
+
+    discriminator: DiscriminatorSection
+    training: TrainingSection
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.conditional != (self.discriminator.projection_size > 0):
+            raise RecipeError(
+                f"discriminator.projection_size = {self.discriminator.projection_size}: expected "
+                f"{'at least 1' if self.conditional else '0'}, since conditional = {str(self.conditional).lower()}"
+            )
+
+
+METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in (AdversarialRecipe,)}
 
 
 def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
@@ -248,8 +282,9 @@ def _build(section: type[_Section], document: Any, prefix: str) -> _Section:
     values: dict[str, Any] = {}
     for name, field in fields.items():
         hint = hints[name]
-        if isinstance(hint, type) and issubclass(hint, _Section):
-            values[name] = _build(hint, document.get(name, {}), f"{prefix}{name}.")
+        section_type = _section_type(hint)
+        if section_type and (name in document or field.default is dataclasses.MISSING):
+            values[name] = _build(section_type, document.get(name, {}), f"{prefix}{name}.")
         elif name in document:
             values[name] = _convert(hint, document[name])
         elif field.default is dataclasses.MISSING:
@@ -258,6 +293,14 @@ def _build(section: type[_Section], document: Any, prefix: str) -> _Section:
         return section(**values)
     except RecipeError as error:
         raise RecipeError(f"{prefix}{error}") from error
+
+
+def _section_type(hint: Any) -> type[_Section] | None:
+    """The section a field holds, perhaps beside None; None for a plain value."""
+    for kind in typing.get_args(hint) or (hint,):
+        if isinstance(kind, type) and issubclass(kind, _Section):
+            return kind
+    return None
 
 
 def _convert(hint: Any, value: Any) -> Any:
@@ -271,6 +314,8 @@ def _convert(hint: Any, value: Any) -> Any:
 
 def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
     hint = field.type
+    if _section_type(hint):
+        return  # checked when it was made
     low, high = field.metadata.get("low"), field.metadata.get("high")
     choices = field.metadata.get("choices")
     if isinstance(hint, types.GenericAlias) and low is not None and high is not None:

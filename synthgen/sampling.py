@@ -4,7 +4,10 @@ Sample ``i`` is a pure function of (checkpoint, seed, label rule, ``i``): a bloc
 drawn whole, at one batch shape, and trimmed. So shards, format, start, count and a resumed run never change a pixel.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,8 @@ from synthgen.batch import Batch
 from synthgen.checkpoint import Checkpoint
 from synthgen.environment import import_tensorflow
 from synthgen.shards import BLOCK_IMAGES, LabelRule, Shard, latents
+
+T = TypeVar("T")
 
 
 def sample(checkpoint: Checkpoint, seed: int, rule: LabelRule | None, shard: Shard) -> Iterator[Batch]:
@@ -27,6 +32,22 @@ def sample(checkpoint: Checkpoint, seed: int, rule: LabelRule | None, shard: Sha
         )
 
 
+def prefetched(items: Iterator[T], ahead: int = 4) -> Iterator[T]:
+    """The same items, drawn by a thread that keeps up to ``ahead`` of them ready while the last one is used.
+
+    TensorFlow, zlib and hashlib all let other threads run, so that drawing and writing overlap.
+    """
+    with ThreadPoolExecutor(1, "sampler") as thread:
+        waiting = deque(thread.submit(next, items, _END) for _ in range(ahead))
+        try:
+            while (item := waiting.popleft().result()) is not _END:
+                waiting.append(thread.submit(next, items, _END))
+                yield cast(T, item)
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+
+_END = object()
 BlockSampler = Callable[[int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]]
 
 

@@ -5,7 +5,6 @@ its index alone, never on the shard, the format or the count it happens to be ex
 cut anywhere without changing a pixel.
 """
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -74,13 +73,25 @@ class ShardPlan:
                 f"one block of {BLOCK_IMAGES}; choose 1 to {min(self._blocks, MAX_SHARDS)}"
             )
 
+    def __len__(self) -> int:
+        return self.shards
+
+    def __getitem__(self, index: int) -> Shard:
+        """Shard ``index``; they are cut between blocks and as even as that allows."""
+        if not 0 <= index < self.shards:
+            raise IndexError(f"shard {index}: expected 0 to {self.shards - 1}")
+        start, stop = self._edge(index), self._edge(index + 1)
+        return Shard(index=index, of=self.shards, start=start, count=stop - start)
+
     def __iter__(self) -> Iterator[Shard]:
-        """The shards in order, cut between blocks and as even as that allows."""
-        first_block = self.start // BLOCK_IMAGES
-        edges = [(first_block + self._blocks * i // self.shards) * BLOCK_IMAGES for i in range(self.shards)]
-        edges = [self.start, *edges[1:], self.start + self.count]
-        for index, (start, stop) in enumerate(itertools.pairwise(edges)):
-            yield Shard(index=index, of=self.shards, start=start, count=stop - start)
+        """The shards in order."""
+        return (self[index] for index in range(self.shards))
+
+    def _edge(self, index: int) -> int:
+        """The index of the first image of shard ``index``."""
+        if index in (0, self.shards):
+            return self.start + (self.count if index else 0)
+        return (self.start // BLOCK_IMAGES + self._blocks * index // self.shards) * BLOCK_IMAGES
 
     @property
     def _blocks(self) -> int:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from synthgen.datasets import RealImages, load_real_images
 from synthgen.errors import UsageError
-from synthgen.recipe import Recipe
+from synthgen.recipe import AdversarialRecipe, Recipe
 
 MAX_TRAINING_SEED = (1 << 32) - 1
 
@@ -18,7 +18,7 @@ MAX_TRAINING_SEED = (1 << 32) - 1
 class TrainingPlan:
     """A run as it will be, before it begins."""
 
-    recipe: Recipe
+    recipe: AdversarialRecipe
     data: RealImages
     seed: int
 
@@ -33,7 +33,7 @@ class TrainingPlan:
         return self.steps_per_epoch * self.recipe.training.epochs
 
 
-def plan_training(recipe: Recipe, data_folder: Path | None = None, seed: int = 0) -> TrainingPlan:
+def plan_training(recipe: AdversarialRecipe, data_folder: Path | None = None, seed: int = 0) -> TrainingPlan:
     """Load and check everything a run needs.
 
     Args:
@@ -48,9 +48,14 @@ def plan_training(recipe: Recipe, data_folder: Path | None = None, seed: int = 0
     if not 0 <= seed <= MAX_TRAINING_SEED:
         raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
     plan = TrainingPlan(recipe=recipe, data=training_images(recipe, data_folder), seed=seed)
-    if recipe.training.discriminator_steps > plan.steps_per_epoch:
+    section = recipe.training
+    if len(plan.data) < section.batch_size:
         raise UsageError(
-            f"training.discriminator_steps = {recipe.training.discriminator_steps}: expected at most the "
+            f"training.batch_size = {section.batch_size}: expected at most the {len(plan.data)} images there are"
+        )
+    if section.discriminator_steps > plan.steps_per_epoch:
+        raise UsageError(
+            f"training.discriminator_steps = {section.discriminator_steps}: expected at most the "
             f"{plan.steps_per_epoch} batches of an epoch"
         )
     return plan
@@ -63,10 +68,6 @@ def training_images(recipe: Recipe, folder: Path | None = None) -> RealImages:
     kept = len(parts[0]) - section.holdout if section.holdout else None
     images = np.concatenate([part.images[:kept] for part in parts])[: section.limit or None]
     labels = np.concatenate([part.labels[:kept] for part in parts])[: section.limit or None]
-    if len(images) < recipe.training.batch_size:
-        raise UsageError(
-            f"training.batch_size = {recipe.training.batch_size}: expected at most the {len(images)} images there are"
-        )
     return RealImages.of(images, labels, official=all(part.official for part in parts))
 
 

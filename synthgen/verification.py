@@ -3,25 +3,30 @@
 Every file is hashed again, every image read back, counted and digested; on request some are drawn anew.
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from synthgen.batch import Batch, SetDigest, join_block_digests
+from synthgen.batch import Batch, SetDigest
 from synthgen.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
 from synthgen.claim import WORK_FOLDER
+from synthgen.crew import Act, available_cpus, run_in_processes
 from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES, class_folder
-from synthgen.integrity import set_problems
-from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest, seal_problem
+from synthgen.integrity import files_problems, shard_problems, sidecar_problems
+from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest, seal_problems
 from synthgen.readers import READERS, read_listing, read_shard
 from synthgen.sampling import block_sampler
 from synthgen.shards import BLOCK_IMAGES, LabelRule
 
 Progress = Callable[[int], None]
+
+_READ_PER_WORKER, _HASHED_PER_WORKER = 20_000, 2_000_000  # images; fewer are done before one more process is up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,8 @@ def verify(
     *,
     regenerate: int = 0,
     checkpoint: Checkpoint | None = None,
+    workers: int = 1,
+    files_only: bool = False,
     progress: Progress = lambda images: None,
 ) -> Report:
     """Check a set against its manifest.
@@ -57,7 +64,9 @@ def verify(
         folder: an exported set.
         regenerate: how many images to draw anew and compare, spread evenly over the set.
         checkpoint: what to draw them from; by default the built-in one of that name.
-        progress: called with the number of images just read.
+        workers: how many processes hash and read, each a shard at a time; see ``generate`` on spawning.
+        files_only: hash the files, but read no image: the manifest is then trusted to describe its files.
+        progress: called with the number of images just checked.
 
     Raises:
         VerificationError: there is no manifest, or not one that can be understood.
@@ -68,14 +77,17 @@ def verify(
         raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(READERS)}")
     if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
-    problems = set_problems(folder, manifest) or _stranger_problems(folder, manifest)
-    if seal := seal_problem(folder):
-        problems = [*problems, seal]
-    if not problems:  # files that are not what was written are not opened
-        problems = [*_origin_problems(manifest, checkpoint), *_content_problems(folder, manifest, progress)]
+    problems = [*seal_problems(folder), *sidecar_problems(folder, manifest)]
+    problems += _shard_problems(folder, manifest, workers, files_only, progress)
+    problems = problems or [*_stranger_problems(folder, manifest), *_origin_problems(manifest, checkpoint)]
     if regenerate and checkpoint and not problems:
         problems += _regeneration_problems(folder, manifest, checkpoint, regenerate)
     return Report(manifest=manifest, problems=tuple(problems), regenerated=min(regenerate, manifest.count))
+
+
+def default_workers(count: int, files_only: bool = False) -> int:
+    """How many processes check ``count`` images soonest: one for every processor, fewer for small sets."""
+    return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if files_only else _READ_PER_WORKER)))
 
 
 def read_set(folder: Path, manifest: Manifest) -> Iterator[Batch]:
@@ -100,18 +112,33 @@ def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterat
 def _stranger_problems(folder: Path, manifest: Manifest) -> list[str]:
     """What lies among the set's own files and no one vouches for: a loader might read it, or count it as a class."""
     files = {file.name for file in manifest.files()} | {MANIFEST_NAME}
+    class_folders: set[str] = set()
     if manifest.format == "png":
         for shard in manifest.shards:
             files |= {name for _, name in read_listing(folder / shard.files[0].name)}
-    folders = {parent.as_posix() for name in files for parent in Path(name).parents}
-    folders |= {f"{manifest.split}/{class_folder(label)}" for label in range(NUM_CLASSES)}
+        if manifest.labelled:  # of a class without images there is a folder all the same
+            class_folders = {f"{manifest.split}/{class_folder(label)}" for label in range(NUM_CLASSES)}
+    folders = {parent for name in files | class_folders for parent in _parents(name)} | class_folders
     strangers = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        is_folder = path.is_dir() and not path.is_symlink()
+    for name, is_folder in _everything_in(folder, ""):
         if name not in (folders if is_folder else files) and name.partition("/")[0] != WORK_FOLDER:
             strangers.append(f"{name}: not part of the set; the manifest does not name it")
-    return strangers
+    return sorted(strangers)
+
+
+def _parents(name: str) -> Iterator[str]:
+    while (name := name.rpartition("/")[0]) != "":
+        yield name
+
+
+def _everything_in(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
+    """(name, whether it is a folder and no link) of all that lies below a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            yield f"{prefix}{entry.name}", is_folder
+            if is_folder:
+                yield from _everything_in(Path(entry.path), f"{prefix}{entry.name}/")
 
 
 def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[str]:
@@ -132,31 +159,74 @@ def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[
     return problems
 
 
-def _content_problems(folder: Path, manifest: Manifest, progress: Progress) -> list[str]:
-    """Read every image; compare counts, labels and digests, shard by shard and as a whole."""
-    problems: list[str] = []
-    blocks: list[bytes] = []
-    class_counts = np.zeros(NUM_CLASSES, np.int64)
-    for shard in manifest.shards:
-        digest = SetDigest(shard.start)
-        name = shard.files[0].name
+@dataclass(frozen=True)
+class _Checked:
+    """What one shard was found to be."""
+
+    problems: tuple[str, ...]
+    block_digests: bytes = b""
+    class_counts: tuple[int, ...] = (0,) * NUM_CLASSES
+
+
+@dataclass(frozen=True)
+class _ShardCheck:
+    """Hash and read shards, here or in another process."""
+
+    folder: Path
+    manifest: Manifest  # without its shards: each task brings its own
+    files_only: bool
+
+    def __call__(self) -> Act:
+        return self.check
+
+    def check(self, shard: ShardRecord, progress: Progress) -> _Checked:
+        """Every file's hash, then, of files that are what was written, every image."""
+        # The reader of PNG hashes each image before it decodes it, so that none is read twice.
+        problems = files_problems(self.folder, shard.files)
+        if self.manifest.format == "png" and (self.files_only and not problems):
+            problems = shard_problems(self.folder, "png", shard.files)
+        if problems or self.files_only:
+            progress(shard.count)
+            return _Checked(tuple(problems))
         try:
-            for batch in read_batches(folder, manifest, shard):
-                digest.update(batch)
-                if (batch.labels is not None) != manifest.labelled:
-                    raise VerificationError(f"{name}: labels {'missing' if manifest.labelled else 'unexpected'}")
-                if batch.labels is not None:
-                    class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
-                progress(len(batch))
+            return self._read(shard, progress)
         except VerificationError as error:
-            problems.append(str(error))
-            continue
+            return _Checked(tuple(shard_problems(self.folder, self.manifest.format, shard.files)) or (str(error),))
+
+    def _read(self, shard: ShardRecord, progress: Progress) -> _Checked:
+        digest, name = SetDigest(shard.start), shard.files[0].name
+        class_counts = np.zeros(NUM_CLASSES, np.int64)
+        labelled = self.manifest.labelled
+        for batch in read_batches(self.folder, self.manifest, shard):
+            digest.update(batch)
+            if (batch.labels is not None) != labelled:
+                raise VerificationError(f"{name}: labels {'missing' if labelled else 'unexpected'}")
+            if batch.labels is not None:
+                class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
+            progress(len(batch))
         if digest.hexdigest() != shard.digest:
-            problems.append(f"{name}: its images or labels do not give the digest in the manifest")
-        blocks += digest.block_digests()
-    if not problems and join_block_digests(blocks) != manifest.digest:
+            return _Checked((f"{name}: its images or labels do not give the digest in the manifest",))
+        return _Checked((), b"".join(digest.block_digests()), tuple(class_counts.tolist()))
+
+
+def _shard_problems(folder: Path, manifest: Manifest, workers: int, files_only: bool, progress: Progress) -> list[str]:
+    """Check every shard by itself, then what the manifest says of all of them together."""
+    check = _ShardCheck(folder, replace(manifest, shards=(), shard_lists=()), files_only)
+    if workers > 1:
+        found = run_in_processes(check, manifest.shards, processes=workers, progress=progress)
+    else:
+        found = (check.check(shard, progress) for shard in manifest.shards)
+    problems: list[str] = []
+    set_digest, class_counts = hashlib.sha256(), np.zeros(NUM_CLASSES, np.int64)
+    for checked in found:
+        problems += checked.problems
+        set_digest.update(checked.block_digests)
+        class_counts += checked.class_counts
+    if problems or files_only:
+        return problems
+    if set_digest.hexdigest() != manifest.digest:
         problems.append(f"{MANIFEST_NAME}: the set's digest is not that of its shards")
-    if not problems and manifest.labelled and tuple(class_counts.tolist()) != manifest.class_counts:
+    if manifest.labelled and tuple(class_counts.tolist()) != manifest.class_counts:
         problems.append(f"{MANIFEST_NAME}: class_counts are not those of the images")
     return problems
 

@@ -64,7 +64,7 @@ def test_altered_weights_are_refused(copy):
     ("changes", "words"),
     [
         ({"schema_version": 99}, "schema_version 99; this version reads 1"),
-        ({"recipe": 3}, "expected a section"),
+        ({"recipe": 3}, "recipe = 3: expected a section"),
         ({"recipe_sha256": "0" * 64}, "the recipe is not the one its hash names"),
         ({"privacy": {"guarantee": "total"}}, "privacy statement is missing or of an unknown form"),
         ({"sha256": "0" * 64}, "altered"),

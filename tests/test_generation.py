@@ -186,7 +186,7 @@ def test_a_finished_set_that_was_spoilt_is_not_blessed_by_resume(export, tmp_pat
 
 def test_an_export_begun_elsewhere_is_not_resumed(export, tmp_path, monkeypatch):
     _break_off(monkeypatch, lambda: export(tmp_path / "set", count=2000, shards=4), images=700)
-    monkeypatch.setattr("synthgen.generation.made_with", lambda: {"tensorflow": "1.0"})
+    monkeypatch.setattr("synthgen.export_plan.made_with", lambda: {"tensorflow": "1.0"})
     with pytest.raises(ExportError, match="different made_with"):
         export(tmp_path / "set", count=2000, shards=4, resume=True)
 
@@ -276,7 +276,7 @@ def _break_off(monkeypatch, act, images: int) -> None:
 
 def _interrupt_after(monkeypatch, images: int) -> None:
     """Let an export draw ``images`` images, then be interrupted as Ctrl-C would."""
-    import synthgen.generation as generation
+    import synthgen.shard_files as generation
 
     original, drawn = generation.sample, [0]
 
@@ -291,7 +291,7 @@ def _interrupt_after(monkeypatch, images: int) -> None:
 
 
 def _on_first_batch(monkeypatch, act) -> None:
-    import synthgen.generation as generation
+    import synthgen.shard_files as generation
 
     original = generation.sample
 

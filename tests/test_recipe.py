@@ -87,3 +87,22 @@ def test_the_conditional_recipe_is_cheap_at_export():
 def test_a_recipe_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_recipe("smoke").name = "other"  # type: ignore[misc]
+
+
+def test_a_recipe_without_a_method_is_adversarial_and_says_so_when_written(tiny_recipe):
+    document = tiny_recipe.to_dict()
+    assert document.pop("method") == "adversarial"
+    assert Recipe.from_dict(document) == tiny_recipe
+    with pytest.raises(RecipeError, match="method = 'magic': expected one of adversarial"):
+        Recipe.from_dict(document | {"method": "magic"})
+
+
+def test_a_recipe_is_private_only_where_it_says_so(tiny_recipe):
+    document = tiny_recipe.to_dict()
+    assert tiny_recipe.privacy is None
+    assert "privacy" not in document
+    private = Recipe.from_dict(document | {"privacy": {"epsilon": 1}})
+    assert (private.privacy.epsilon, private.privacy.delta) == (1.0, 1e-5)
+    assert Recipe.from_dict(private.to_dict()) == private
+    with pytest.raises(RecipeError, match=r"privacy.epsilon = -1.0: expected a number from 0.01 to 1000"):
+        Recipe.from_dict(document | {"privacy": {"epsilon": -1}})

@@ -1,0 +1,119 @@
+"""The random draws and the clip that every private mechanism is made of.
+
+Randomness comes from the operating system (``os.urandom``) and nowhere else: no seed is accepted and none recorded,
+because whoever knows the noise can take it off again.
+"""
+
+import math
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.errors import PrivacyError
+
+_CHUNK_DRAWS = 1 << 18  # numbers drawn at a time, so that the uniform bits never need much memory
+_CHUNK_ROW_BYTES = 32 << 20  # 32 MiB of rows clipped at a time
+_MIN_CLIP_NORM, _MAX_CLIP_NORM = 1e-30, 1e30  # far from the numbers that float32 cannot hold
+
+
+def gaussian_noise(shape: int | tuple[int, ...], standard_deviation: float) -> npt.NDArray[np.float64]:
+    """Independent Gaussian noise of mean 0 from the operating system's entropy.
+
+    Each number is the scaled sum of four Box-Muller draws. One draw alone leaves tell-tale gaps among the low bits of
+    a double (Mironov 2012, "On significance of the least significant bits for differential privacy"); to invert a
+    sum of four is out of reach (Holohan & Braghin 2021, "Secure random sampling in differential privacy").
+
+    Args:
+        shape: of the result.
+        standard_deviation: finite and not negative; in the unit of what the noise is added to.
+
+    Returns:
+        float64 of ``shape``.
+
+    Raises:
+        PrivacyError: the standard deviation is negative, infinite or NaN.
+    """
+    if not (math.isfinite(standard_deviation) and standard_deviation >= 0):
+        raise PrivacyError(f"standard_deviation {standard_deviation}; expected a finite number of at least 0")
+    noise = np.empty(shape, np.float64)
+    flat = noise.reshape(-1)
+    for start in range(0, flat.size, _CHUNK_DRAWS):
+        part = flat[start : start + _CHUNK_DRAWS]
+        part[:] = _box_muller(part.size)
+        for _ in range(3):
+            part += _box_muller(part.size)
+    noise *= standard_deviation / 2  # four independent draws of variance 1 sum to variance 4
+    return noise
+
+
+def poisson_sample(population: int, probability: float) -> npt.NDArray[np.int64]:
+    """The indices below ``population``, each taken independently with ``probability``, in ascending order.
+
+    The rate is that asked for, rounded down to a multiple of 2⁻⁶⁴: the sampling run is never more than that accounted.
+
+    Raises:
+        PrivacyError: the probability is not within 0 to 1, or the population is negative.
+    """
+    if not 0 <= probability <= 1:  # NaN, too, is refused
+        raise PrivacyError(f"sampling probability {probability}; expected a number from 0 to 1")
+    if population < 0:
+        raise PrivacyError(f"population {population}; expected at least 0")
+    if probability == 1:
+        return np.arange(population, dtype=np.int64)
+    threshold = np.uint64(int(probability * 2**64))  # exact: a scaling by a power of two
+    return np.flatnonzero(_random_integers(population) < threshold).astype(np.int64)
+
+
+def clip_rows(rows: npt.NDArray[np.floating], l2_clip_norm: float) -> npt.NDArray[np.floating]:
+    """Scale down each row whose L2 norm exceeds ``l2_clip_norm``; no norm exceeds it afterwards, rounding included.
+
+    A row with a NaN or an infinity becomes zeros: it is one example's, so that its neighbours must not suffer, and to
+    stop instead would tell that the example is there.
+
+    Args:
+        rows: shape (N, D), one row an example; float32 or float64.
+        l2_clip_norm: the largest norm allowed, between 1e-30 and 1e30.
+
+    Returns:
+        A new array of the same shape and dtype.
+
+    Raises:
+        PrivacyError: the clip norm is out of range, or ``rows`` is no such array.
+    """
+    if not _MIN_CLIP_NORM <= l2_clip_norm <= _MAX_CLIP_NORM:
+        raise PrivacyError(f"l2_clip_norm {l2_clip_norm}; expected a number between 1e-30 and 1e30")
+    if rows.ndim != 2 or rows.dtype not in (np.float32, np.float64):
+        raise PrivacyError(f"rows of shape {rows.shape} and type {rows.dtype}; expected (N, D), float32 or float64")
+    clipped = np.empty_like(rows)
+    step = max(1, _CHUNK_ROW_BYTES // (8 * max(1, rows.shape[1])))
+    for start in range(0, len(rows), step):
+        clipped[start : start + step] = _clip_chunk(rows[start : start + step], l2_clip_norm)
+    return clipped
+
+
+def _clip_chunk(rows: npt.NDArray[np.floating], l2_clip_norm: float) -> npt.NDArray[np.float64]:
+    # The margin pays for rounding: of each number to the rows' type, and of the norm's own sum.
+    target = l2_clip_norm * (1 - (8 * float(np.finfo(rows.dtype).eps) + 1e-12))
+    wide = rows.astype(np.float64)
+    wide[~np.isfinite(wide).all(axis=1)] = 0
+    largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
+    unit = wide / np.where(largest > 0, largest, 1)  # squares of these neither overflow nor vanish together
+    norm = np.sqrt(np.square(unit).sum(axis=1, keepdims=True))  # of unit: 0, or from 1 to sqrt(D)
+    with np.errstate(over="ignore"):
+        too_long = largest * norm > target
+    return np.where(too_long, unit * (target / np.where(norm > 0, norm, 1)), wide)
+
+
+def _box_muller(count: int) -> npt.NDArray[np.float64]:
+    """Standard normal draws (Box & Muller 1958) from 53-bit uniforms that are never 0 or 1."""
+    half = (count + 1) // 2
+    uniform = ((_random_integers(2 * half) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    radius = np.sqrt(-2 * np.log(uniform[:half]))
+    angle = 2 * np.pi * uniform[half:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+
+def _random_integers(count: int) -> npt.NDArray[np.uint64]:
+    """Uniform 64-bit integers from the operating system."""
+    return np.frombuffer(os.urandom(8 * count), np.uint64)
