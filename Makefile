@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+    --no-emit-index-url --no-emit-find-links
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= dataset
 COUNT ?= 60000
@@ -55,20 +58,22 @@ bench: install ## Measure what the README states: speed, and usefulness of the s
 build: install ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
 
-audit: install ## Ask the advisory database about every installed package; docs/supply-chain.md explains what it finds
-	$(PIP) install 'pip-audit>=2.7'
-	$(BIN)/python -m pip_audit --local --skip-editable
+lock: $(TOOLS)/installed ## Write the locks in constraints/ anew from the bounds in pyproject.toml
+	$(COMPILE) --extra dev --output-file constraints/ci.txt pyproject.toml
+	$(COMPILE) --output-file constraints/runtime.txt pyproject.toml
 
-lock: install ## Write constraints/ci.txt anew from the bounds in pyproject.toml
-	$(PIP) install 'uv>=0.5'
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
-	    --output-file constraints/ci.txt pyproject.toml
+audit: $(TOOLS)/installed ## Look every locked package up among the known vulnerabilities; see docs/supply-chain.md
+	$(TOOLS)/bin/python -m pip_audit --disable-pip --require-hashes --requirement constraints/ci.txt
 
-release: build ## The wheel, the source archive, their SHA-256 and a bill of materials (CycloneDX) in dist/
-	$(PIP) install 'cyclonedx-bom>=5'
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
-	    --output-file dist/synthgen.cdx.json $(BIN)/python
+release: build $(TOOLS)/installed ## The wheel, the source archive, a bill of materials (CycloneDX) and SHA-256, in dist/
+	$(TOOLS)/bin/python -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	    --output-file dist/synthgen.cdx.json constraints/runtime.txt
 	cd dist && sha256sum *.whl *.tar.gz *.cdx.json > SHA256SUMS
 
+$(TOOLS)/installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install 'uv>=0.5' 'pip-audit>=2.7' 'cyclonedx-bom>=5'
+	@touch $@
+
 clean: ## Remove the environment and what was built
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) $(TOOLS) dist build

@@ -78,8 +78,9 @@ def generate(
     """
     _refuse_unprotected(checkpoint, allow_unprotected)
     crew = _Crew(_expect_workers(workers, out), engine, address)
-    job, output = Job.of(checkpoint, export), open_output(out)
+    output = open_output(out)
     with _one_line_errors(out):
+        job = Job.of(checkpoint, export)
         with output.claim(job.to_dict(), resume=resume):
             manifest = output.manifest()
             if manifest is not None:
@@ -123,13 +124,15 @@ def generate_share(
         raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
     _refuse_unprotected(checkpoint, allow_unprotected)
     crew = _Crew(_expect_workers(workers, out), "local", None)
-    job, output = Job.of(checkpoint, export), open_output(out)
+    output = open_output(out)
     indices = range(share, export.plan.shards, of)
-    with _one_line_errors(out), output.claim(job.to_dict(), resume=True, shared=True):
-        if output.manifest() is None:  # else all is done, merged even
-            finished = crew.shards(job, str(out), output, indices, progress)
-            for _ in _told(finished, len(indices), on_shard):
-                pass
+    with _one_line_errors(out):
+        job = Job.of(checkpoint, export)
+        with output.claim(job.to_dict(), resume=True, shared=True):
+            if output.manifest() is None:  # else all is done, merged even
+                finished = crew.shards(job, str(out), output, indices, progress)
+                for _ in _told(finished, len(indices), on_shard):
+                    pass
     return len(indices)
 
 

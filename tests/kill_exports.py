@@ -86,6 +86,8 @@ def main() -> None:
     root, checkpoint_path, file_format, attempts, seed = sys.argv[1:]
     synthgen.sampling.checkpoint_function = cheap_pixels  # type: ignore[assignment]
     os.sync = lambda: None  # a kill loses nothing that was written; only a power cut would
+    if file_format == "tfrecord":
+        import tensorflow  # noqa: F401  # once, and not in every child
     checkpoint = load_checkpoint(checkpoint_path)
     shards = 1 if file_format.startswith("idx") else 3
     plan = plan_export(checkpoint, count=COUNT, file_format=file_format, shards=shards)

@@ -64,4 +64,4 @@ def test_every_make_target_is_known():
     makefile = (Path(__file__).parents[1] / "Makefile").read_text("utf-8")
     named = {line.split()[1] for block in blocks("console") for line in block.splitlines() if line.startswith("make ")}
     assert named
-    assert named <= set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))
+    assert named <= set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
