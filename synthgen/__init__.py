@@ -33,6 +33,8 @@ _HOME = {
     "evaluate": "evaluation",
     "write_report": "report",
     "diagnose": "doctor",
+    "plan_splits": "splits",
+    "generate_splits": "splits",
 }
 
 __all__ = [
@@ -45,11 +47,13 @@ __all__ = [
     "diagnose",
     "evaluate",
     "generate",
+    "generate_splits",
     "load_checkpoint",
     "load_manifest",
     "load_real_images",
     "load_recipe",
     "plan_export",
+    "plan_splits",
     "plan_training",
     "read_set",
     "train",
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
     from synthgen.manifest import Manifest, load_manifest
     from synthgen.recipe import Recipe, builtin_recipes, load_recipe
     from synthgen.report import write_report
+    from synthgen.splits import generate_splits, plan_splits
     from synthgen.training import train
     from synthgen.training_plan import plan_training
     from synthgen.verification import read_set, verify

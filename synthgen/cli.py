@@ -114,6 +114,9 @@ def export(
     shards: Annotated[int | None, typer.Option(help="Number of parts. [default: one for every 6,000 images]")] = None,
     labels: Annotated[str, typer.Option(help="balanced, uniform or a list such as 0,3,7.")] = "balanced",
     split: Annotated[str, typer.Option(help="train or test; names the files.")] = "train",
+    splits: Annotated[
+        str | None, typer.Option(help="Several in one folder, as train=60000,test=10000; instead of --count.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted export in --out.")] = False,
     allow_unprotected: Annotated[
         bool, typer.Option("--allow-unprotected", help="Export without a formal privacy guarantee.")
@@ -134,6 +137,13 @@ def export(
     if shard is not None and engine != "local":
         raise UsageError(f"--shard deals the shards out by itself; leave --engine {engine} out")
     source = load_checkpoint(checkpoint) if checkpoint else load_checkpoint()
+    if splits is not None:
+        if shard is not None or shards is not None or engine != "local" or "://" in out:
+            raise UsageError("--splits goes with a folder, and without --shard, --shards and --engine")
+        options = {"resume": resume, "allow_unprotected": allow_unprotected, "workers": workers}
+        request = {"file_format": file_format, "seed": seed, "start": start, "labels": labels}
+        _export_splits(source, splits, Path(out), request, options)
+        return
     wanted = plan_export(
         source,
         count=count,
@@ -164,6 +174,22 @@ def export(
     else:
         _say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
         report.end(out=out, count=manifest.count, digest=manifest.digest)
+    if not source.privacy.protects:
+        _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
+
+
+def _export_splits(source: Any, splits: str, out: Path, request: dict[str, Any], options: dict[str, Any]) -> None:
+    from synthgen.generation import default_workers
+    from synthgen.splits import generate_splits, plan_splits
+
+    exports = plan_splits(source, splits, **request)
+    count = sum(export.plan.count for export in exports)
+    options["workers"] = options["workers"] or default_workers(count)
+    _say(f"drawing {count:,} images from checkpoint {source.name} {source.sha256[:12]}")
+    with _bar(count, "image") as bar, _sigterm_as_interrupt():
+        manifests = generate_splits(source, exports, out, progress=_advance(bar), **options)
+    for manifest in manifests:
+        _say(f"{manifest.split}: {manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
     if not source.privacy.protects:
         _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
 
@@ -207,10 +233,9 @@ def verify(
         _say(f"{folder}: {problem}")
     if not report.sound:
         raise typer.Exit(1)
-    manifest = report.manifest
     anew = f", {report.regenerated:,} drawn anew and equal" if regenerate else ""
     proven = "file hash" if files_only else "file hash and digest"
-    _print(f"{folder}: sound: {manifest.count:,} images, every {proven} right{anew}")
+    _print(f"{folder}: sound: {report.count:,} images, every {proven} right{anew}")
 
 
 @app.command(

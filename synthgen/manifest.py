@@ -165,17 +165,44 @@ def seal_problems(folder: Path) -> list[str]:
     return [f"{MANIFEST_NAME}: altered: it is not the document whose SHA-256 it bears"]
 
 
-def load_manifest(folder: Path) -> Manifest:
-    """Read and check a set's manifest.
+def split_manifest(split: str) -> str:
+    """The name of the manifest of a split that is not the first of its folder."""
+    return f"manifest-{split}.json"
+
+
+def load_manifests(folder: Path) -> tuple[Manifest, ...]:
+    """The manifest of every split in a set's folder, the first as ``load_manifest`` gives it.
+
+    Raises:
+        VerificationError: as ``load_manifest``; or splits overlap, or are not of one export.
+    """
+    first = load_manifest(folder)
+    own = {file.name for file in first.sidecars}
+    others = [load_manifest(folder, split_manifest(s)) for s in ("train", "test") if split_manifest(s) in own]
+    end = first.start + first.count
+    for other in others:
+        alike = all(
+            getattr(first, k) == getattr(other, k) for k in ("checkpoint", "privacy", "seed", "labels", "format")
+        )
+        if not alike or other.start != end or other.split == first.split:
+            raise VerificationError(
+                f"{folder / split_manifest(other.split)}: does not go on where {MANIFEST_NAME} ends"
+            )
+        end += other.count
+    return first, *others
+
+
+def load_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
+    """Read and check a set's manifest, that of its first split unless another is named.
 
     Raises:
         VerificationError: no manifest, no valid JSON, an unknown schema, or a field that cannot be.
     """
-    path = folder / MANIFEST_NAME
+    path = folder / name
     if not path.is_file():
         unfinished = (folder / ".synthgen").is_dir()
         cure = "its export is unfinished; run it again with --resume" if unfinished else "expected an exported set"
-        raise VerificationError(f"{folder}: no {MANIFEST_NAME} here: {cure}")
+        raise VerificationError(f"{folder}: no {name} here: {cure}")
 
     def read(name: str) -> bytes | None:
         if name != MANIFEST_NAME and not is_own_file(folder, name):
@@ -184,19 +211,19 @@ def load_manifest(folder: Path) -> Manifest:
             raise ValueError(f"{name} is larger than 256 MiB")
         return (folder / name).read_bytes()
 
-    return read_manifest(str(folder), read)
+    return read_manifest(str(folder), read, name)
 
 
-def read_manifest(place: str, read: Callable[[str], bytes | None]) -> Manifest:
-    """Read and check the manifest of a set in ``place``, whose files ``read`` gives by name.
+def read_manifest(place: str, read: Callable[[str], bytes | None], name: str = MANIFEST_NAME) -> Manifest:
+    """Read and check the manifest ``name`` of a set in ``place``, whose files ``read`` gives by name.
 
     Raises:
         VerificationError: no valid JSON, an unknown schema, a field that cannot be, or a list of shards altered.
     """
     try:
-        return _parse(json.loads(read(MANIFEST_NAME) or b""), read)
+        return _parse(json.loads(read(name) or b""), read)
     except (OSError, ValueError, RecursionError, RecipeError) as error:
-        raise VerificationError(f"{place}/{MANIFEST_NAME}: not a manifest this version can trust: {error}") from error
+        raise VerificationError(f"{place}/{name}: not a manifest this version can trust: {error}") from error
 
 
 def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:

@@ -22,7 +22,7 @@ LAYERS = [
     {"shard_files"},
     {"ray_engine"},
     {"generation"},
-    {"verification"},
+    {"verification", "splits"},
     {"inspection", "subject", "doctor"},
     {"evaluation"},
     {"report"},
