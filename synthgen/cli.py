@@ -184,7 +184,8 @@ def _export_splits(source: Any, splits: str, out: Path, request: dict[str, Any],
 
     exports = plan_splits(source, splits, **request)
     count = sum(export.plan.count for export in exports)
-    options["workers"] = options["workers"] or default_workers(count)
+    if options["workers"] is None:
+        options["workers"] = default_workers(count)
     _say(f"drawing {count:,} images from checkpoint {source.name} {source.sha256[:12]}")
     with _bar(count, "image") as bar, _sigterm_as_interrupt():
         manifests = generate_splits(source, exports, out, progress=_advance(bar), **options)

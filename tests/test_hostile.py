@@ -31,7 +31,7 @@ from synthgen.recipe import builtin_recipes, load_recipe
 from synthgen.training_state import open_state, write_state
 from synthgen.verification import read_set, verify
 
-EXAMPLES = [40, pytest.param(1200, marks=pytest.mark.slow)]
+EXAMPLES = [40, pytest.param(800, marks=pytest.mark.slow)]
 MOST_MEMORY_GROWTH = 300 << 20  # 300 MiB over a whole test, the allocator's leftovers included
 
 edits = st.lists(

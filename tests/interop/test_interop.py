@@ -20,6 +20,7 @@ import pytest
 from synthgen.fashion import CLASS_NAMES, class_folder
 from synthgen.generation import generate, plan_export
 from synthgen.manifest import load_manifest
+from synthgen.splits import generate_splits, plan_splits
 from synthgen.verification import read_set, verify
 from synthgen.writers import DATASET_NAME, IDX_FORMATS, WRITERS
 
@@ -89,24 +90,23 @@ def torchvision():
     del operators
 
 
-@pytest.fixture
-def idx_pair(tiny_checkpoint, tmp_path):
-    """``idx_pair(format, place)``: a training and a test set in one folder; the root and both sets' content."""
+@pytest.fixture(scope="session")
+def split_set(
+    tiny_checkpoint, tmp_path_factory
+) -> Callable[..., tuple[Path, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+    """``split_set(format, place)``: 300 training and 50 test images below ``root / place``; root, content by split."""
 
     def exported(file_format: str, place: str):
-        folder, sets = tmp_path / "root" / place, {}
-        folder.mkdir(parents=True)
-        for split, start, count in (("train", 0, COUNT), ("test", COUNT, 50)):
-            out = tmp_path / split
-            plan = plan_export(tiny_checkpoint, count=count, start=start, file_format=file_format, split=split)
-            generate(tiny_checkpoint, plan, out, allow_unprotected=True)
-            batches = list(read_set(out, load_manifest(out)))
-            sets[split == "train"] = tuple(
-                np.concatenate([getattr(b, k) for b in batches]) for k in ("images", "labels")
+        root = tmp_path_factory.mktemp("splits")
+        exports = plan_splits(tiny_checkpoint, f"train={COUNT},test=50", file_format=file_format)
+        manifests = generate_splits(tiny_checkpoint, exports, root / place, allow_unprotected=True)
+        sets = {}
+        for manifest in manifests:
+            batches = list(read_set(root / place, manifest))
+            sets[manifest.split] = tuple(
+                np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "labels")
             )
-            for path in out.glob("*ubyte*"):
-                path.rename(folder / path.name)
-        return tmp_path / "root", sets
+        return root, sets
 
     return exported
 
@@ -220,16 +220,16 @@ def test_a_torch_dataset_over_several_shards_with_random_access(interop_set, exp
 # IDX
 
 
-def test_torchvision_fashion_mnist_without_download(idx_pair, torchvision):
-    root, sets = idx_pair("idx-raw", "FashionMNIST/raw")
-    for train, expected in sets.items():
-        loaded = torchvision.datasets.FashionMNIST(root, train=train, download=False)
+def test_torchvision_fashion_mnist_without_download(split_set, torchvision):
+    root, sets = split_set("idx-raw", "FashionMNIST/raw")
+    for split, expected in sets.items():
+        loaded = torchvision.datasets.FashionMNIST(root, train=split == "train", download=False)
         assert loaded.classes == list(CLASS_NAMES)
         assert_equal(loaded.data.numpy(), loaded.targets.numpy(), expected)
 
 
-def test_keras_fashion_mnist_load_data(idx_pair, tmp_path):
-    home, sets = idx_pair("idx", "datasets/fashion-mnist")
+def test_keras_fashion_mnist_load_data(split_set, tmp_path):
+    home, sets = split_set("idx", "datasets/fashion-mnist")
     code = (
         "import sys, keras, numpy as np; (a, b), (c, d) = keras.datasets.fashion_mnist.load_data();"
         "np.savez(sys.argv[1], a=a, b=b, c=c, d=d)"
@@ -237,8 +237,40 @@ def test_keras_fashion_mnist_load_data(idx_pair, tmp_path):
     environment = {**os.environ, "KERAS_HOME": str(home)}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.npz")], check=True, env=environment)
     with np.load(tmp_path / "x.npz") as loaded:
-        assert_equal(loaded["a"], loaded["b"], sets[True])
-        assert_equal(loaded["c"], loaded["d"], sets[False])
+        assert_equal(loaded["a"], loaded["b"], sets["train"])
+        assert_equal(loaded["c"], loaded["d"], sets["test"])
+
+
+# Two splits
+
+
+def test_tensorflow_datasets_sees_two_splits(split_set):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    root, sets = split_set("tfrecord", "set")
+    builder = tfds.builder_from_directory(str(root / "set"))
+    for split, expected in sets.items():
+        pairs = list(builder.as_dataset(split=split, as_supervised=True).as_numpy_iterator())
+        assert_equal([image for image, _ in pairs], [label for _, label in pairs], expected)
+
+
+@pytest.mark.parametrize("file_format", ["png", "hdf5"])
+def test_hugging_face_sees_two_splits(split_set, tmp_path, file_format: str):
+    datasets = pytest.importorskip("datasets")
+    root, sets = split_set(file_format, "set")
+    loaded = datasets.load_dataset(str(root / "set"), cache_dir=str(tmp_path))
+    assert {name: len(split) for name, split in loaded.items()} == {"train": COUNT, "test": 50}
+    label = "label" if file_format == "png" else "labels"
+    for split, (_, labels) in sets.items():
+        np.testing.assert_array_equal(np.sort(loaded[split][label]), np.sort(labels))
+
+
+def test_croissant_iterates_over_both_splits(split_set):
+    mlcroissant = pytest.importorskip("mlcroissant")
+    root, sets = split_set("png", "set")
+    records = list(mlcroissant.Dataset(str(root / "set" / "croissant.json")).records("images"))
+    for split, (_, labels) in sets.items():
+        found = [record["images/label"] for record in records if record["images/split"] == split.encode()]
+        np.testing.assert_array_equal(np.sort(found), np.sort(labels))
 
 
 # All
