@@ -73,13 +73,9 @@ def count_operations(limit: int | None, write: Callable[[int], None]) -> None:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Every file that bears a final name."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    return {
-        name: path.read_bytes()
-        for name, path in names.items()
-        if not name.startswith(WORK_FOLDER) and not name.endswith(".partial")
-    }
+    tops = [path for path in folder.iterdir() if path.name != WORK_FOLDER and path.suffix != ".partial"]
+    files = [file for top in tops for file in ([top] if top.is_file() else top.rglob("*")) if file.is_file()]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def main() -> None:

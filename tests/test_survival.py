@@ -3,14 +3,16 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import DATA, SAMPLE
-from kill_exports import cheap_pixels
+from kill_exports import cheap_pixels, content
 
 from synthgen.claim import WORK_FOLDER
 from synthgen.errors import ExportError
@@ -28,6 +30,36 @@ def test_a_killed_export_resumes_to_the_same_files(tiny_checkpoint, tmp_path, fi
     program = [sys.executable, HERE / "kill_exports.py", tmp_path, tiny_checkpoint.path, file_format, attempts, 6]
     result = subprocess.run(list(map(str, program)), capture_output=True, text=True, check=False, timeout=1200)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everybody", [True, False], ids=["all processes", "only the first"])
+@pytest.mark.parametrize("file_format", ["tfrecord", "png"])
+def test_a_killed_export_with_workers_resumes_to_the_same_files(
+    synthgen, tiny_checkpoint, tmp_path, file_format: str, everybody: bool
+):
+    """The first process alone may be killed too: what its workers still do then must do no harm."""
+    arguments = ["export", "--checkpoint", tiny_checkpoint.path, "--count", 3000, "--shards", 6, "--workers", 2]
+    arguments += ["--format", file_format, "--allow-unprotected", "--out"]
+    assert synthgen(*arguments, tmp_path / "whole").returncode == 0
+    for moment in range(3):
+        out = tmp_path / f"killed-{moment}"
+        command = [sys.executable, "-m", "synthgen", *map(str, arguments), str(out)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while len(list(out.glob(f"{WORK_FOLDER}/shard-*"))) < 2 * moment and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        if everybody:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+        for name, data in content(out).items():
+            assert data == (tmp_path / "whole" / name).read_bytes(), f"{name} bears a final name and is not whole"
+        resumed = synthgen(*arguments, out, "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        assert content(out) == content(tmp_path / "whole")
 
 
 TRAIN = """
