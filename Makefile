@@ -11,7 +11,7 @@ COUNT ?= 60000
 FORMAT ?= tfrecord
 
 .DEFAULT_GOAL := help
-.PHONY: help install dataset test test-slow test-interop lint format bench build audit lock release clean
+.PHONY: help install dataset test test-slow test-interop test-ray lint format bench build audit lock release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -36,6 +36,10 @@ dataset: install ## Export 60,000 labelled images from the shipped checkpoint an
 test: install ## Run the tests
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
+test-ray: install ## Run the tests of the Ray engine, on two emulated nodes (installs Ray)
+	$(PIP) install --no-build-isolation --editable '.[ray]'
+	$(BIN)/python -m pytest -q -m ray
+
 test-slow: install ## Run the tests that take minutes: fifty kills a format, ten thousand hostile inputs, the wheel
 	$(BIN)/python -m pytest -q --numprocesses 2 -m slow
 
@@ -52,7 +56,7 @@ format: install ## Put the code into its style
 	$(BIN)/ruff check --fix .
 
 bench: install ## Measure what the README states: speed, and usefulness of the shipped set beside real images
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/evaluation.py
 
 build: install ## Build the wheel and the source archive into dist/

@@ -21,47 +21,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 import synthgen
-from synthgen.batch import Batch, SetDigest
-from synthgen.manifest import FileRecord, Manifest, ShardRecord, write_manifest
-from synthgen.shards import Shard
-from synthgen.writers import WRITERS
+from synthgen.checkpoint import Checkpoint
+from synthgen.generation import write_set
 
 QUICK_LIMIT_S, FULL_LIMIT_S, MEMORY_LIMIT_GB = 90, 360, 3
 
 
-def write_set(folder: Path, images: np.ndarray, labels: np.ndarray, like: Manifest) -> None:
-    """Write any images as an npz set, its manifest saying of their origin what ``like`` says."""
-    count = len(images)
-    digest = SetDigest(0)
-    digest.update(Batch(start=0, images=images, labels=labels))
-    folder.mkdir()
-    with WRITERS["npz"](folder, Shard(index=0, of=1, start=0, count=count), "train", labelled=True) as writer:
-        writer.write(Batch(start=0, images=images, labels=labels))
-        writer.finish(digest.hexdigest())
-    files = tuple(FileRecord.of(folder, name) for name in writer.names)
-    shard = ShardRecord(index=0, start=0, count=count, digest=digest.hexdigest(), files=files)
-    classes = tuple(np.bincount(labels, minlength=10).tolist())
-    changed = {"start": 0, "count": count, "labels": "uniform", "class_counts": classes, "digest": shard.digest}
-    write_manifest(folder, replace(like, format="npz", shards=(shard,), sidecars=(), **changed))
-
-
-def any_manifest(scratch: Path) -> Manifest:
-    """The manifest of a small set drawn from an untrained generator."""
+def stand_in(scratch: Path) -> Checkpoint:
+    """An untrained generator, for the real images' set to name as its origin."""
     from synthgen.checkpoint import save_checkpoint
     from synthgen.networks import build_generator
     from synthgen.statement import no_guarantee
 
     recipe = synthgen.load_recipe("smoke")
     origin = no_guarantee("nothing: these are the real training images, written as a set to test the yardstick")
-    checkpoint = save_checkpoint(scratch / "real-images", build_generator(recipe), recipe, origin, {})
-    plan = synthgen.plan_export(checkpoint, count=256, file_format="npz")
-    return synthgen.generate(checkpoint, plan, scratch / "small", allow_unprotected=True)
+    return save_checkpoint(scratch / "real-images", build_generator(recipe), recipe, origin, {})
 
 
 def shipped_set(scratch: Path) -> Path:
@@ -75,7 +52,7 @@ def shipped_set(scratch: Path) -> Path:
 def real_set(scratch: Path) -> Path:
     """The real training images as a set."""
     real = synthgen.load_real_images("train")
-    write_set(scratch / "real", real.images, real.labels, any_manifest(scratch))
+    write_set(stand_in(scratch), scratch / "real", real.images, real.labels)
     return scratch / "real"
 
 

@@ -23,8 +23,12 @@ _HOME = {
     "load_checkpoint": "checkpoint",
     "plan_training": "training_plan",
     "train": "training",
-    "plan_export": "generation",
+    "plan_export": "export_plan",
+    "Job": "export_plan",
+    "generate_shard": "shard_files",
     "generate": "generation",
+    "generate_share": "generation",
+    "merge": "generation",
     "Manifest": "manifest",
     "load_manifest": "manifest",
     "verify": "verification",
@@ -40,6 +44,7 @@ _HOME = {
 __all__ = [
     "Checkpoint",
     "Evaluation",
+    "Job",
     "Manifest",
     "Recipe",
     "SynthgenError",
@@ -47,11 +52,14 @@ __all__ = [
     "diagnose",
     "evaluate",
     "generate",
+    "generate_shard",
+    "generate_share",
     "generate_splits",
     "load_checkpoint",
     "load_manifest",
     "load_real_images",
     "load_recipe",
+    "merge",
     "plan_export",
     "plan_splits",
     "plan_training",
@@ -67,10 +75,12 @@ if TYPE_CHECKING:
     from synthgen.doctor import diagnose
     from synthgen.errors import SynthgenError
     from synthgen.evaluation import Evaluation, evaluate
-    from synthgen.generation import generate, plan_export
+    from synthgen.export_plan import Job, plan_export
+    from synthgen.generation import generate, generate_share, merge
     from synthgen.manifest import Manifest, load_manifest
     from synthgen.recipe import Recipe, builtin_recipes, load_recipe
     from synthgen.report import write_report
+    from synthgen.shard_files import generate_shard
     from synthgen.splits import generate_splits, plan_splits
     from synthgen.training import train
     from synthgen.training_plan import plan_training

@@ -159,8 +159,8 @@ def export(
     if wanted.labels is None:
         _say("unconditional checkpoint: these images bear no labels")
     report = _ExportReport(json)
-    if workers is None:
-        workers = default_workers(count // (of or 1)) if "://" not in out else 1
+    if workers is None and engine == "local" and not out.startswith("memory://"):
+        workers = default_workers(count // (of or 1))
     common: dict[str, Any] = {"allow_unprotected": allow_unprotected, "workers": workers, "on_shard": report.on_shard}
     with report.bar(count if of is None else wanted.share_count(shard or 0, of)) as bar, _sigterm_as_interrupt():
         if shard is not None and of is not None:

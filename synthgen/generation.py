@@ -14,6 +14,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from synthgen.batch import Batch
 from synthgen.cards import write_cards
@@ -28,10 +29,10 @@ from synthgen.manifest import FileRecord, Manifest, manifest_documents
 from synthgen.outputs import LocalOutput, Output, open_output
 from synthgen.sampling import sample
 from synthgen.shard_files import FinishedShard, Progress, finished_shard, generate_shard, write_shard
-from synthgen.shards import BLOCK_IMAGES, Shard
+from synthgen.shards import BLOCK_IMAGES, LabelRule, Shard, ShardPlan
 from synthgen.writers import write_sidecars
 
-__all__ = ["Export", "default_workers", "generate", "generate_share", "merge", "plan_export"]
+__all__ = ["Export", "default_workers", "generate", "generate_share", "merge", "plan_export", "write_set"]
 
 OnShard = Callable[[int, int], None]  # (shards done, of)
 
@@ -47,7 +48,7 @@ def generate(
     *,
     resume: bool = False,
     allow_unprotected: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     engine: str = "local",
     address: str | None = None,
     progress: Progress = lambda images: None,
@@ -62,8 +63,9 @@ def generate(
         resume: go on where an interrupted export stopped; finished shards are kept.
         allow_unprotected: export from a checkpoint without a formal privacy guarantee. The checkpoints that
             come with synthgen were trained on public images and need no such word.
-        workers: how many processes draw; 1: this one. They are spawned, so a script that asks for more must keep its
-            own work under ``if __name__ == "__main__"``. With Ray: how many actors.
+        workers: how many processes draw; by default this one alone. They are spawned, so a script that asks for more
+            must keep its own work under ``if __name__ == "__main__"``. With Ray: how many actors, by default one for
+            every processor of the cluster.
         engine: ``local``, or ``ray`` to draw on a Ray cluster, on which ``out`` must be reachable everywhere.
         address: of the Ray cluster; by default the one this machine is part of, or a new one on it.
         progress: called with the number of images just finished.
@@ -101,7 +103,7 @@ def generate_share(
     share: int,
     of: int,
     allow_unprotected: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Progress = lambda images: None,
     on_shard: OnShard = lambda done, of: None,
 ) -> int:
@@ -206,6 +208,28 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
     return manifest
 
 
+def write_set(
+    checkpoint: Checkpoint, out: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8] | None
+) -> Manifest:
+    """Write given images as an npz set that names ``checkpoint`` as its origin, to test what judges sets.
+
+    Args:
+        checkpoint: a stand-in; it did not draw these images, and ``verify --regenerate`` will say so.
+        out: a new folder.
+        images: uint8, shape (N, 28, 28).
+        labels: uint8, shape (N,), or None.
+    """
+    rule = None if labels is None else LabelRule.parse("uniform")
+    plan = ShardPlan(start=0, count=len(images), shards=1)
+    job = Job.of(checkpoint, Export(plan=plan, seed=0, file_format="npz", labels=rule))
+    output = LocalOutput(out)
+    with output.claim(job.to_dict(), resume=False):
+        batches = iter([Batch(start=0, images=images, labels=labels)])
+        manifest = complete(job, output, [write_shard(job, plan[0], output, batches)])
+    output.release()
+    return manifest
+
+
 def default_workers(count: int) -> int:
     """How many processes draw ``count`` images soonest: one for every processor, fewer for small sets, at most 8."""
     return max(1, min(available_cpus(), count // _IMAGES_PER_WORKER, _MAX_DEFAULT_WORKERS))
@@ -215,7 +239,7 @@ def default_workers(count: int) -> int:
 class _Crew:
     """Who draws: this process, several, or a Ray cluster."""
 
-    workers: int
+    workers: int | None
     engine: str
     address: str | None
 
@@ -229,7 +253,7 @@ class _Crew:
             return generate_on_ray(job, out, indices, address=self.address, actors=self.workers, progress=progress)
         if self.engine != "local":
             raise UsageError(f"engine '{self.engine}': expected local or ray")
-        if self.workers == 1:
+        if self.workers is None or self.workers == 1:
             return (generate_shard(job, index, output, progress) for index in indices)
         if len(indices) >= self.workers:
             task = _ShardWork(job, out, self._threads)
@@ -244,7 +268,7 @@ class _Crew:
         finished = {shard.index: finished_shard(job, shard, output) for shard in shards}
         pieces = {shard.index: list(_pieces(shard)) for shard in shards if finished[shard.index] is None}
         tasks = [piece for some in pieces.values() for piece in some]
-        drawn = run_in_processes(_DrawWork(job, self._threads), tasks, processes=self.workers)
+        drawn = run_in_processes(_DrawWork(job, self._threads), tasks, processes=self.workers or 1)
         for shard in shards:
             earlier = finished[shard.index]
             if earlier is not None:
@@ -256,7 +280,7 @@ class _Crew:
 
     @property
     def _threads(self) -> int:
-        return max(1, available_cpus() // self.workers)
+        return max(1, available_cpus() // (self.workers or 1))
 
 
 @dataclass(frozen=True)
@@ -334,10 +358,10 @@ def _expect_sound(output: Output, manifest: Manifest) -> None:
         raise ExportError(f"{output.path}: holds this set, but spoilt: {problems[0]}; remove it and export anew")
 
 
-def _expect_workers(workers: int, out: str | Path) -> int:
-    if workers < 1:
+def _expect_workers(workers: int | None, out: str | Path) -> int | None:
+    if workers is not None and workers < 1:
         raise UsageError(f"workers {workers}: expected at least 1")
-    if workers > 1 and str(out).startswith("memory://"):
+    if workers not in (None, 1) and str(out).startswith("memory://"):
         raise UsageError(f"{out}: only one process sees its own memory; use --workers 1")
     return workers
 

@@ -295,7 +295,7 @@ def _check_consistency(manifest: Manifest) -> None:
     _expect(len(set(names)) == len(names), "a file is named twice")
 
 
-def _record(record: type[Any], document: Any, **converters: Callable[[Any], Any]) -> Any:
+def _record(record: Any, document: Any, **converters: Callable[[Any], Any]) -> Any:
     """Build a dataclass from a JSON object with exactly its fields, each of its declared type."""
     _expect(isinstance(document, dict), f"a {record.__name__} is no JSON object")
     hints = _field_types(record)

@@ -1,9 +1,10 @@
-"""Shards on a Ray cluster: actors that load the generator once and outlive no failure that matters.
+"""Shards on a Ray cluster: actors that load the generator once, few shards in flight, and lost nodes survived.
 
-Ray restarts an actor that died, on another node if its own is gone, and calls it again; a shard is idempotent, so the
-set is that of one process. Install with ``pip install 'synthgen[ray]'``.
+An actor that dies hands its shards back, and another is started wherever the cluster has room; a shard is idempotent,
+so the set is that of one process. Install with ``pip install 'synthgen[ray]'``.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,11 +15,11 @@ from synthgen.outputs import open_output
 from synthgen.shard_files import FinishedShard, Progress, generate_shard
 
 _SHARDS_IN_FLIGHT = 2  # an actor: one at work, one waiting
-_RETRIES = 5
+_MAX_DEATHS = 20  # of actors, before the export is given up
 
 
 def generate_on_ray(
-    job: Job, out: str, indices: Sequence[int], *, address: str | None, actors: int, progress: Progress
+    job: Job, out: str, indices: Sequence[int], *, address: str | None, actors: int | None, progress: Progress
 ) -> Iterator[FinishedShard]:
     """Write the shards of ``indices`` on a Ray cluster; yield each one's record, in order.
 
@@ -27,28 +28,30 @@ def generate_on_ray(
         out: a URL or a folder that every node shares.
         indices: which shards.
         address: of the cluster; None: the one this machine is part of, or a new one on it.
-        actors: how many draw at once.
+        actors: how many draw at once, a processor each; None: as many as the cluster has processors.
         progress: called with the number of images of every finished shard.
 
     Raises:
         UsageError: Ray is not installed, or no cluster answers at ``address``.
-        ExportError: a shard failed again and again.
+        SynthgenError, OSError: as raised by ``generate_shard``.
+        ExportError: actors died again and again.
     """
     try:
         import ray
     except ImportError as error:
         raise UsageError("engine 'ray': Ray is not installed; pip install 'synthgen[ray]'") from error
     begun = _connect(ray, address)
-    drawer = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_RETRIES)(ShardActor)
+    troupe = _Troupe(ray, job, out)
     try:
-        yield from _in_order(ray, [drawer.remote(job.to_dict(), out) for _ in range(actors)], indices, progress)
+        for _ in range(min(actors or int(ray.cluster_resources().get("CPU", 1)), len(indices))):
+            troupe.start_actor()
+        yield from troupe.perform(indices, progress)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, SynthgenError | OSError):
             raise error.cause from error
         raise
-    except ray.exceptions.RayError as error:
-        raise ExportError(f"{out}: Ray gave up: {str(error).splitlines()[0]}; go on with --resume") from error
     finally:
+        troupe.dismiss()
         if begun:
             ray.shutdown()
 
@@ -56,13 +59,82 @@ def generate_on_ray(
 class ShardActor:
     """A process of the cluster that writes shards."""
 
-    def __init__(self, job: dict[str, Any], out: str) -> None:
+    def prepare(self, job: dict[str, Any], out: str) -> None:
+        """Load the generator."""
         begin_lean_process(threads=1)
         self._job, self._output = Job.from_dict(job), open_output(out)
+        self._job.source()
 
-    def generate(self, index: int) -> dict[str, Any]:
-        """Write a shard; its record as JSON-ready values."""
-        return generate_shard(self._job, index, self._output).to_dict()
+    def generate(self, index: int) -> FinishedShard:
+        """Write a shard."""
+        return generate_shard(self._job, index, self._output)
+
+
+class _Troupe:
+    """The actors, and who of them is at work on what."""
+
+    def __init__(self, ray: Any, job: Job, out: str) -> None:
+        self._ray, self._job, self._out = ray, job, out
+        self._kind = ray.remote(num_cpus=1)(ShardActor)
+        self._load: dict[Any, int] = {}  # prepared actor → shards in flight
+        self._preparing: dict[Any, Any] = {}  # reference → actor; one for which there is no room prepares for ever
+        self._flying: dict[Any, tuple[int, Any]] = {}  # reference → (position of the shard, actor)
+        self._waiting: deque[int] = deque()
+        self._deaths = 0
+
+    def start_actor(self) -> None:
+        actor = self._kind.remote()
+        self._preparing[actor.prepare.remote(self._job.to_dict(), self._out)] = actor
+
+    def perform(self, indices: Sequence[int], progress: Progress) -> Iterator[FinishedShard]:
+        """Deal the shards out to whoever is free and yield the results in order."""
+        self._waiting.extend(range(len(indices)))
+        done: dict[int, FinishedShard] = {}
+        yielded = 0
+        while yielded < len(indices):
+            self._deal(indices)
+            (reference,), _ = self._ray.wait([*self._preparing, *self._flying], num_returns=1)
+            try:
+                result = self._ray.get(reference)
+            except self._ray.exceptions.RayActorError as error:
+                self._bury(reference, error)
+                continue
+            if reference in self._preparing:
+                self._load[self._preparing.pop(reference)] = 0
+                continue
+            position, actor = self._flying.pop(reference)
+            self._load[actor] -= 1
+            done[position] = result
+            progress(done[position].record.count)
+            while yielded in done:
+                yield done.pop(yielded)
+                yielded += 1
+
+    def dismiss(self) -> None:
+        for actor in [*self._load, *self._preparing.values()]:
+            self._ray.kill(actor)
+
+    def _deal(self, indices: Sequence[int]) -> None:
+        while self._waiting and self._load:
+            actor = min(self._load, key=self._load.__getitem__)
+            if self._load[actor] >= _SHARDS_IN_FLIGHT:
+                return
+            position = self._waiting.popleft()
+            self._flying[actor.generate.remote(indices[position])] = position, actor
+            self._load[actor] += 1
+
+    def _bury(self, reference: Any, error: Exception) -> None:
+        """Take back all that a dead actor was given, and start another."""
+        dead = self._preparing.pop(reference, None) or self._flying[reference][1]
+        if dead in self._load:
+            del self._load[dead]
+        for lost in [lost for lost, (_, actor) in self._flying.items() if actor is dead]:
+            self._waiting.appendleft(self._flying.pop(lost)[0])
+        self._deaths += 1
+        if self._deaths > _MAX_DEATHS:
+            reason = str(error).splitlines()[0]
+            raise ExportError(f"{self._out}: Ray actors died {self._deaths} times: {reason}; go on with --resume")
+        self.start_actor()
 
 
 def _connect(ray: Any, address: str | None) -> bool:
@@ -74,25 +146,3 @@ def _connect(ray: Any, address: str | None) -> bool:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(f"address '{address}': no Ray cluster answers: {str(error).splitlines()[0]}") from error
     return True
-
-
-def _in_order(ray: Any, actors: Sequence[Any], indices: Sequence[int], progress: Progress) -> Iterator[FinishedShard]:
-    """Deal the shards out to whoever is free, few at a time, and yield the results in order."""
-    waiting = list(reversed(range(len(indices))))
-    flying: dict[Any, tuple[int, int]] = {}  # reference → (which shard, whose)
-    load = [0] * len(actors)
-    done: dict[int, FinishedShard] = {}
-    yielded = 0
-    while yielded < len(indices):
-        while waiting and min(load) < _SHARDS_IN_FLIGHT:
-            position, actor = waiting.pop(), load.index(min(load))
-            flying[actors[actor].generate.remote(indices[position])] = position, actor
-            load[actor] += 1
-        (reference,), _ = ray.wait(list(flying), num_returns=1)
-        position, actor = flying.pop(reference)
-        load[actor] -= 1
-        done[position] = FinishedShard.from_dict(ray.get(reference))
-        progress(done[position].record.count)
-        while yielded in done:
-            yield done.pop(yielded)
-            yielded += 1

@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthgen.batch import Batch, SetDigest
+from synthgen import generation
 from synthgen.checkpoint import Checkpoint, save_checkpoint
 from synthgen.generation import generate, plan_export
-from synthgen.manifest import FileRecord, Manifest, ShardRecord, write_manifest
+from synthgen.manifest import Manifest, write_manifest
 from synthgen.recipe import Recipe, load_recipe
-from synthgen.shards import Shard
 from synthgen.statement import no_guarantee
-from synthgen.writers import WRITERS
 
 DATA = Path(__file__).parent / "data"
 SAMPLE = ["data.official=false"]  # the tiny sample is real, but not the official 70,000
@@ -70,28 +68,12 @@ def export(tiny_checkpoint: Checkpoint) -> Callable[..., Manifest]:
 @pytest.fixture(scope="session")
 def write_set(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write any images as an npz set with a manifest that is right: ``write_set(images, labels or None)``."""
-    small = tmp_path_factory.mktemp("small") / "set"
-    plan = plan_export(tiny_checkpoint, count=1, file_format="npz")
-    like = generate(tiny_checkpoint, plan, small, allow_unprotected=True)
 
     def write(images: np.ndarray, labels: np.ndarray | None, **changes: object) -> Path:
-        folder = tmp_path_factory.mktemp("written")
-        batch, digest, labelled = Batch(start=0, images=images, labels=labels), SetDigest(0), labels is not None
-        digest.update(batch)
-        with WRITERS["npz"](folder, Shard(index=0, of=1, start=0, count=len(images)), "train", labelled=labelled) as w:
-            w.write(batch)
-            w.finish(digest.hexdigest())
-        files = tuple(FileRecord.of(folder, name) for name in w.names)
-        shard = ShardRecord(index=0, start=0, count=len(images), digest=digest.hexdigest(), files=files)
-        manifest = replace(
-            like,
-            count=len(images),
-            labels="uniform" if labelled else "none",
-            class_counts=tuple(np.bincount(labels, minlength=10).tolist()) if labelled else (),
-            digest=digest.hexdigest(),
-            shards=(shard,),
-        )
-        write_manifest(folder, replace(manifest, **changes))
+        folder = tmp_path_factory.mktemp("written") / "set"
+        manifest = generation.write_set(tiny_checkpoint, folder, images, labels)
+        if changes:
+            write_manifest(folder, replace(manifest, **changes))
         return folder
 
     return write

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from synthgen.cli import app
 from synthgen.verification import verify
 
-COMMANDS = ["train", "export", "verify", "evaluate", "preview", "info", "recipes", "data"]
+COMMANDS = ["train", "export", "merge", "verify", "evaluate", "preview", "info", "recipes", "data"]
 
 
 def test_every_command_has_help_and_the_big_ones_examples():
@@ -47,6 +47,8 @@ def test_help_and_version_answer_without_tensorflow(synthgen):
         (["train", "--recipe", "smoke", "--data", DATA], 1, "not the official Fashion-MNIST"),
         (["train", "--resume", "--out", "nowhere"], 2, "nothing to resume"),
         (["train", "--seed", "-1", "--recipe", "smoke", "--data", DATA], 2, "seed -1 is out of range"),
+        (["export", "--shard", "0"], 2, "--shard I and --of N go together"),
+        (["merge", "nowhere"], 1, "no export here"),
         (["verify", "nowhere"], 1, "no manifest.json here"),
         (["evaluate", "nowhere"], 1, "no manifest.json here"),
         (["evaluate", "nowhere", "--report", "no/folder/r.html"], 2, "there is no folder no/folder; make it first"),

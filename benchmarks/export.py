@@ -1,0 +1,230 @@
+"""How fast is the exporter? Whole processes, as a user starts them, against the notebook's way and against the floor.
+
+    python benchmarks/export.py                    about six minutes on two cores
+    python benchmarks/export.py --long             also 200,000 and 1,000,000 images: memory and cost an image
+    python benchmarks/export.py --count 6000       a quick look; the bars are meant for 60,000
+
+The notebook's way is its generator (random weights: they cost the same) through ``model.predict``, then a plain loop of
+``tf.train.Example``, Pillow or h5py writes. The floor is the multiplications of our generator at the rate this machine
+multiplies matrices, on all processors, plus the bytes at the rate of this disk: no start-up, no encoding, no Python.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import synthgen
+
+FORMATS = ("tfrecord", "hdf5", "npz", "png", "idx")
+TIMES_FASTER = {"tfrecord": 8, "hdf5": 8, "npz": 8, "png": 5}
+MEMORY_LIMIT_GB, START_LIMIT_S, FLOOR_LIMIT = 1.5, 0.4, 2
+FAST_COMMANDS = (("--help",), ("info", "conditional"))
+
+NOTEBOOK = """
+import io, json, sys, time, warnings
+began = time.monotonic()
+from pathlib import Path
+import h5py, keras, numpy as np, tensorflow as tf
+from PIL import Image
+from synthgen.networks import build_generator
+from synthgen.recipe import load_recipe
+count, scratch = int(sys.argv[1]), Path(sys.argv[2])
+recipe = load_recipe("notebook")
+generator = build_generator(recipe)
+seconds = {"start": time.monotonic() - began}
+began = time.monotonic()
+noise = np.random.default_rng(0).standard_normal((count, recipe.latent.size), np.float32)
+images = (generator.predict(noise, batch_size=256, verbose=0)[..., 0] * 255).round().astype(np.uint8)
+labels = np.zeros(count, np.uint8)
+seconds["draw"] = time.monotonic() - began
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+def tfrecord():
+    train = tf.train
+    with tf.io.TFRecordWriter(str(scratch / "notebook.tfrecord")) as stream:
+        for image, label in zip(images, labels):
+            feature = {"image": train.Feature(bytes_list=train.BytesList(value=[png(image)])),
+                       "label": train.Feature(int64_list=train.Int64List(value=[int(label)]))}
+            stream.write(train.Example(features=train.Features(feature=feature)).SerializeToString())
+
+def hdf5():
+    with h5py.File(scratch / "notebook.h5", "w") as file:
+        file.create_dataset("images", data=images, compression="gzip")
+        file.create_dataset("labels", data=labels)
+
+def pngs():
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(scratch / f"{i}.png")
+
+def npz():
+    np.savez_compressed(scratch / "notebook.npz", images=images, labels=labels)
+
+for name, write in (("tfrecord", tfrecord), ("hdf5", hdf5), ("npz", npz), ("png", pngs)):
+    began = time.monotonic()
+    write()
+    seconds[name] = time.monotonic() - began
+print(json.dumps(seconds))
+"""
+
+MATMUL = """
+import time, tensorflow as tf
+a = tf.random.normal((2048, 2048))
+multiply = tf.function(lambda x: tf.matmul(x, a))
+x = multiply(a)
+best = 1e9
+for _ in range(10):
+    began = time.monotonic()
+    multiply(x * 0).numpy()
+    best = min(best, time.monotonic() - began)
+print(2 * 2048**3 / best)
+"""
+
+
+def main() -> None:
+    """Print Markdown tables: each measurement, and beside it the bar that it is meant to pass."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=60_000)
+    parser.add_argument("--workers", type=int, help="passed on; by default the exporter's own choice")
+    parser.add_argument("--long", action="store_true", help="also 200,000 and 1,000,000 images")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        scratch = Path(name)
+        start_up(scratch)
+        compare(scratch, options.count, options.workers)
+        if options.long:
+            grow(scratch, options.workers)
+
+
+def start_up(scratch: Path) -> None:
+    """Commands that should answer at once."""
+    synthgen_seconds("export", "--count", 100, "--out", scratch / "hundred")
+    print("| command | s | bar |\n|---|---|---|")
+    for command in (*FAST_COMMANDS, ("verify", scratch / "hundred")):
+        best = min(synthgen_seconds(*command)[0] for _ in range(3))
+        print(f"| `synthgen {' '.join(Path(str(word)).name for word in command)}` | {best:.2f} | {START_LIMIT_S} |")
+
+
+def compare(scratch: Path, count: int, workers: int | None) -> None:
+    """Every format: ours, the notebook's way, the floor, and verification."""
+    notebook = json.loads(python(NOTEBOOK, count, scratch))
+    rate, disk = float(python(MATMUL)), disk_rate(scratch)
+    flops = synthgen.load_checkpoint().recipe.generator_flops
+    ours = {name: synthgen_seconds(*export(scratch / name, count, name, workers)) for name in FORMATS}
+    print(f"\nFloor: {flops / 1e6:.1f} MFLOP an image at {rate / 1e9:.0f} GFLOP/s, bytes at {disk / 1e6:.0f} MB/s. ")
+    print(f"Notebook: start {notebook['start']:.1f} s, {count:,} images {notebook['draw']:.1f} s.\n")
+    print("| format | s | images/s | GB | MB | notebook's way, s | faster | bar | floor, s | over it | bar |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for name, (seconds, memory) in ours.items():
+        size = sum(path.stat().st_size for path in (scratch / name).rglob("*") if path.is_file())
+        floor = count * flops / rate + size / disk
+        cells = [name, f"{seconds:.1f}", f"{count / seconds:,.0f}", f"{memory:.2f}", f"{size / 1e6:.1f}"]
+        if name in TIMES_FASTER:
+            theirs = notebook["start"] + notebook["draw"] + notebook[name]
+            cells += [f"{theirs:.1f}", f"{theirs / seconds:.1f}×", f"≥ {TIMES_FASTER[name]}×"]
+        else:
+            cells += ["", "", ""]
+        cells += [f"{floor:.1f}", f"{seconds / floor:.1f}×", f"≤ {FLOOR_LIMIT}×"]
+        print("| " + " | ".join(cells) + " |", flush=True)
+    print("\n| verify | every byte and pixel, s | `--files-only`, s | `sha256sum`, s |\n|---|---|---|---|")
+    for name in FORMATS:
+        files = sorted(path for path in (scratch / name).rglob("*") if path.is_file())
+        whole, hashed = (synthgen_seconds("verify", scratch / name, *extra)[0] for extra in ((), ("--files-only",)))
+        began = time.monotonic()
+        for path in files:
+            hashlib.sha256(path.read_bytes()).digest()
+        print(f"| {name} | {whole:.1f} | {hashed:.1f} | {time.monotonic() - began:.2f} |", flush=True)
+
+
+def grow(scratch: Path, workers: int | None) -> None:
+    """Does an image cost the same, and memory stay flat, from 60,000 to 1,000,000?"""
+    print("\n| images, tfrecord | s | µs an image, less 60,000's | GB, all processes (bar 1.5, flat to 10 %) |")
+    print("|---|---|---|---|")
+    first = None
+    for count in (60_000, 200_000, 1_000_000):
+        seconds, memory = synthgen_seconds(*export(scratch / f"grow-{count}", count, "tfrecord", workers))
+        first = first or (count, seconds)
+        margin = f"{(seconds - first[1]) / (count - first[0]) * 1e6:.0f}" if count > first[0] else ""
+        print(
+            f"| {count:,} | {seconds:.1f} | {margin} ({seconds / count * 1e6:.0f} in all) | {memory:.2f} |", flush=True
+        )
+
+
+def export(out: Path, count: int, file_format: str, workers: int | None) -> list[object]:
+    """The arguments of an export."""
+    chosen = ["--workers", workers] if workers else []
+    return ["export", "--count", count, "--format", file_format, "--out", out, *chosen]
+
+
+def synthgen_seconds(*arguments: object) -> tuple[float, float]:
+    """Run the command line once: its wall time, and the peak memory of all its processes together in GB."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "synthgen", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    peak = [0]
+    watch = threading.Thread(target=_watch_memory, args=(process, peak), daemon=True)
+    watch.start()
+    _, told = process.communicate()
+    seconds = time.monotonic() - began
+    watch.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{told}")
+    return seconds, peak[0] / 1e9
+
+
+def _watch_memory(process: "subprocess.Popen[str]", peak: list[int]) -> None:
+    while process.poll() is None:
+        peak[0] = max(peak[0], sum(_memory(pid) for pid in _family(process.pid)))
+        time.sleep(0.25)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    try:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return []
+    return [pid, *(member for child in children for member in _family(child))]
+
+
+def _memory(pid: int) -> int:
+    """What a process holds in memory, pages shared with others by their part, in bytes."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def disk_rate(scratch: Path) -> float:
+    """Bytes a second of one long write, flushed."""
+    data = os.urandom(64 << 20)
+    began = time.monotonic()
+    with (scratch / "disk").open("wb") as stream:
+        stream.write(data)
+        os.fsync(stream.fileno())
+    return len(data) / (time.monotonic() - began)
+
+
+def python(code: str, *arguments: object) -> str:
+    """What a program prints."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Mass production: processes, shares, engines and places give one and the same set."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from synthgen.checkpoint import load_checkpoint
+from synthgen.claim import WORK_FOLDER
+from synthgen.cli import app
+from synthgen.errors import ExportError, UsageError, VerificationError
+from synthgen.export_plan import Job, plan_export
+from synthgen.generation import default_workers, generate, generate_share, merge
+from synthgen.manifest import load_manifest
+from synthgen.outputs import open_output
+from synthgen.sampling import block_sampler
+from synthgen.shard_files import FinishedShard, generate_shard
+from synthgen.shards import LabelRule
+from synthgen.verification import verify
+
+COUNT, SHARDS = 2000, 4
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_checkpoint, tmp_path_factory):
+    """The set as one process writes it."""
+    out = tmp_path_factory.mktemp("whole") / "set"
+    return generate(tiny_checkpoint, request(tiny_checkpoint), out, allow_unprotected=True)
+
+
+def request(checkpoint, file_format: str = "npz", shards: int = SHARDS):
+    return plan_export(checkpoint, count=COUNT, file_format=file_format, shards=shards)
+
+
+def share(checkpoint, out, number: int, of: int = 2, **options) -> int:
+    return generate_share(checkpoint, request(checkpoint, **options), out, share=number, of=of, allow_unprotected=True)
+
+
+def test_processes_over_shards_write_the_same_bytes(tiny_checkpoint, whole, tmp_path):
+    done = []
+    manifest = generate(
+        tiny_checkpoint, request(tiny_checkpoint), tmp_path / "set", workers=2, allow_unprotected=True,
+        on_shard=lambda *shards: done.append(shards),
+    )  # fmt: skip
+    assert manifest == whole
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert verify(tmp_path / "set", workers=2).sound
+
+
+def test_processes_that_draw_for_one_file_give_the_same_set(tiny_checkpoint, whole, tmp_path):
+    plan = request(tiny_checkpoint, "idx", shards=1)
+    drawn: list[int] = []
+    manifest = generate(
+        tiny_checkpoint, plan, tmp_path / "set", workers=2, allow_unprotected=True, progress=drawn.append
+    )
+    assert manifest.digest == whole.digest
+    assert sum(drawn) == COUNT
+
+
+def test_the_number_of_threads_changes_no_pixel():
+    code = (
+        "import hashlib; from synthgen.environment import begin_lean_process; begin_lean_process(threads=1);"
+        "import synthgen; from synthgen.sampling import block_sampler; from synthgen.shards import LabelRule;"
+        "images, _ = block_sampler(synthgen.load_checkpoint(), 0, LabelRule.parse('balanced'))(3);"
+        "print(hashlib.sha256(images.tobytes()).hexdigest())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    images, _ = block_sampler(load_checkpoint(), 0, LabelRule.parse("balanced"))(3)  # as many threads as there are
+    assert result.stdout.strip() == hashlib.sha256(images.tobytes()).hexdigest()
+
+
+def test_shares_written_in_any_order_and_twice_merge_to_the_same_set(tiny_checkpoint, whole, tmp_path):
+    out = tmp_path / "set"
+    assert [share(tiny_checkpoint, out, number, of=3) for number in (2, 0, 2)] == [1, 2, 1]
+    with pytest.raises(ExportError, match=r"1 of 4 shards are missing or of another export: 1; run"):
+        merge(out)
+    assert not (out / "manifest.json").exists()
+    share(tiny_checkpoint, out, 1, of=3)
+    assert merge(out) == whole
+    assert merge(out) == whole  # nothing left to do
+    assert share(tiny_checkpoint, out, 1, of=3) == 1  # a task that a scheduler repeats finds its work done
+    assert not (out / WORK_FOLDER).exists()
+    assert verify(out).sound
+
+
+def test_shares_of_one_file_get_a_shard_each(tiny_checkpoint):
+    assert plan_export(tiny_checkpoint, count=COUNT, file_format="npz", shares=3).plan.shards == 3
+    with pytest.raises(UsageError, match="one file by nature"):
+        plan_export(tiny_checkpoint, count=COUNT, file_format="idx", shares=3)
+
+
+def test_two_shares_at_once_and_a_whole_export_do_not_meet(tiny_checkpoint, tmp_path):
+    out = tmp_path / "set"
+    job = Job.of(tiny_checkpoint, request(tiny_checkpoint))
+    with open_output(out).claim(job.to_dict(), resume=True, shared=True):
+        share(tiny_checkpoint, out, 0)
+        with pytest.raises(ExportError, match="another export is at work"):
+            generate(tiny_checkpoint, request(tiny_checkpoint), out, resume=True, allow_unprotected=True)
+        with pytest.raises(ExportError, match="another export is at work"):
+            merge(out)
+        with pytest.raises(ExportError, match="holds another export"):
+            share(tiny_checkpoint, out, 1, file_format="hdf5")
+
+
+def test_one_shard_written_twice_at_once_is_whole(tiny_checkpoint, whole, tmp_path):
+    job, output = Job.of(tiny_checkpoint, request(tiny_checkpoint)), open_output(tmp_path / "set")
+    again: list[FinishedShard] = []
+
+    def intrude(images: int) -> None:
+        if not again:
+            again.append(generate_shard(job, 1, tmp_path / "set"))
+
+    with output.claim(job.to_dict(), resume=True, shared=True):
+        first = generate_shard(job, 1, output, intrude)
+    assert [first.record] == [again[0].record] == [whole.shards[1]]
+
+
+def test_a_job_and_a_record_survive_json(tiny_checkpoint, tmp_path):
+    job = Job.of(tiny_checkpoint, request(tiny_checkpoint))
+    assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+    with pytest.raises(ExportError, match="not an export job"):
+        Job.from_dict({"seed": 1})
+
+
+def test_shards_of_another_job_are_not_merged(tiny_checkpoint, tmp_path):
+    share(tiny_checkpoint, tmp_path / "a", 0, of=1)
+    other = plan_export(tiny_checkpoint, count=COUNT, file_format="npz", shards=SHARDS, seed=5)
+    generate_share(tiny_checkpoint, other, tmp_path / "b", share=0, of=1, allow_unprotected=True)
+    name = f"{WORK_FOLDER}/shard-00002.json"
+    (tmp_path / "a" / name).write_bytes((tmp_path / "b" / name).read_bytes())
+    with pytest.raises(ExportError, match="missing or of another export: 2;"):
+        merge(tmp_path / "a")
+
+
+def test_a_machine_that_would_round_otherwise_is_refused(tiny_checkpoint, tmp_path, monkeypatch):
+    job = Job.of(tiny_checkpoint, request(tiny_checkpoint))
+    elsewhere = Job.from_dict({**job.to_dict(), "made_with": {**job.made_with, "processor": "another"}})
+    with pytest.raises(ExportError, match="processor another"):
+        elsewhere.source()
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "png"])
+def test_a_url_takes_a_set_and_resumes_one(tiny_checkpoint, whole, tmp_path, file_format: str):
+    fsspec = pytest.importorskip("fsspec")
+    url = f"memory://{tmp_path.name}/{file_format}"
+    share(tiny_checkpoint, url, 0, file_format=file_format)
+    files = fsspec.filesystem("memory")
+    assert not files.exists(f"{url}/manifest.json")
+    with pytest.raises(ExportError, match="go on with --resume"):
+        generate(tiny_checkpoint, request(tiny_checkpoint, file_format), url, allow_unprotected=True)
+    manifest = generate(
+        tiny_checkpoint, request(tiny_checkpoint, file_format), url, resume=True, allow_unprotected=True
+    )
+    assert manifest.digest == whole.digest
+    assert not files.exists(f"{url}/{WORK_FOLDER}")
+    files.get(url, str(tmp_path / "copy"), recursive=True)
+    assert verify(tmp_path / "copy").sound
+    with pytest.raises(ExportError, match="holds a finished set"):
+        generate(tiny_checkpoint, request(tiny_checkpoint, file_format), url, allow_unprotected=True)
+
+
+def test_bad_places_and_numbers_are_refused(tiny_checkpoint, tmp_path):
+    pytest.importorskip("fsspec")
+    plan = request(tiny_checkpoint)
+    for out, options, words in (
+        ("nosuch://bucket/set", {}, "nosuch"),
+        ("memory://x", {"workers": 2}, "use --workers 1"),
+        (tmp_path / "set", {"workers": 0}, "workers 0"),
+        (tmp_path / "set", {"engine": "spark"}, "expected local or ray"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            generate(tiny_checkpoint, plan, out, allow_unprotected=True, **options)
+    with pytest.raises(UsageError, match="expected --shard 0 to --shard 1"):
+        share(tiny_checkpoint, tmp_path / "set", 2, of=2)
+    with pytest.raises(ExportError, match="no export here"):
+        merge(tmp_path)
+
+
+def test_many_shards_stand_in_lists_that_the_manifest_vouches_for(tiny_checkpoint, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("synthgen.manifest.SHARDS_PER_LIST", 3)
+    out = tmp_path / "set"
+    manifest = generate(tiny_checkpoint, request(tiny_checkpoint), out, allow_unprotected=True)
+    assert [file.name for file in manifest.shard_lists] == ["shard-lists/00000.json", "shard-lists/00001.json"]
+    document = json.loads((out / "manifest.json").read_text())
+    assert document["schema_version"] == 2
+    assert "shards" not in document
+    assert load_manifest(out) == manifest
+    assert (manifest.digest, manifest.shards) == (whole.digest, whole.shards)
+    assert verify(out).sound
+    path = out / "shard-lists" / "00001.json"
+    path.write_text(path.read_text().replace('"count": ', '"count":  '))
+    with pytest.raises(VerificationError, match=r"shard-lists/00001.json: altered"):
+        load_manifest(out)
+    path.unlink()
+    with pytest.raises(VerificationError, match=r"shard-lists/00001.json: missing"):
+        verify(out)
+
+
+def test_small_sets_are_drawn_by_one_process():
+    assert default_workers(100) == 1
+    assert 1 <= default_workers(10**9) <= 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX signals")
+@pytest.mark.parametrize("victim", ["worker", "parent"])
+def test_a_killed_process_takes_the_crew_with_it_and_the_export_resumes(tiny_checkpoint, whole, tmp_path, victim: str):
+    arguments = ["--checkpoint", tiny_checkpoint.path, "--count", COUNT, "--shards", SHARDS, "--format", "npz"]
+    arguments += ["--allow-unprotected", "--workers", 2, "--out", tmp_path / "set"]
+    command = [sys.executable, "-m", "synthgen", "export", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    workers = []
+    while len(workers) < 2 and process.poll() is None:
+        time.sleep(0.05)
+        workers = [pid for pid in children(process.pid) if "spawn_main" in command_line(pid)]
+    os.kill(workers[0] if victim == "worker" else process.pid, signal.SIGKILL)
+    _, told = process.communicate(timeout=120)
+    if victim == "worker":
+        assert process.returncode == 1
+        assert "was killed by signal 9" in told
+        assert "--resume" in told
+    deadline = time.monotonic() + 30
+    while any(command_line(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(command_line(pid) for pid in workers)
+    assert not (tmp_path / "set" / "manifest.json").exists()
+    plan = request(tiny_checkpoint)
+    assert generate(tiny_checkpoint, plan, tmp_path / "set", resume=True, allow_unprotected=True) == whole
+
+
+def test_json_tells_machines_how_far_an_export_is(tiny_checkpoint, whole, tmp_path):
+    arguments = ["export", "--checkpoint", tiny_checkpoint.path, "--count", COUNT, "--shards", SHARDS, "--json"]
+    arguments += ["--format", "npz", "--allow-unprotected", "--out", tmp_path / "set"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    events = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert [event["event"] for event in events] == ["shard"] * SHARDS + ["done"]
+    assert events[-1]["digest"] == whole.digest
+
+
+def test_shares_and_merge_on_the_command_line(tiny_checkpoint, whole, tmp_path):
+    arguments = ["--checkpoint", tiny_checkpoint.path, "--count", COUNT, "--shards", SHARDS, "--format", "npz"]
+    arguments += ["--allow-unprotected", "--out", tmp_path / "set"]
+    for number in (1, 0):
+        command = ["export", *map(str, arguments), "--shard", str(number), "--of", "2"]
+        assert CliRunner().invoke(app, command).exit_code == 0
+    assert CliRunner().invoke(app, ["merge", str(tmp_path / "set")]).exit_code == 0
+    assert load_manifest(tmp_path / "set") == whole
+    assert CliRunner().invoke(app, ["verify", str(tmp_path / "set"), "--files-only"]).exit_code == 0
+    alone = CliRunner().invoke(app, ["export", "--shard", "1"])
+    assert isinstance(alone.exception, UsageError)
+    assert "go together" in str(alone.exception)
+
+
+def children(pid: int) -> list[int]:
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listing.stdout.split()]
+
+
+def command_line(pid: int) -> str:
+    """A living process's command line; empty once it is gone."""
+    return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
