@@ -20,7 +20,7 @@ import numpy as np
 
 from synthgen.environment import import_tensorflow
 from synthgen.errors import CheckpointError, RecipeError
-from synthgen.files import publish, sha256_of_json, write_json
+from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
 from synthgen.hdf5 import own_dataset
 from synthgen.recipe import Recipe
 from synthgen.statement import PrivacyStatement
@@ -174,7 +174,7 @@ def weights_sha256(path: Path, architecture: dict[str, Any]) -> str:
             for dataset in datasets:
                 digest.update(f"{dataset.name} {dataset.dtype.str} {dataset.shape}\n".encode())
                 digest.update(np.ascontiguousarray(dataset[()]).tobytes())
-    except (OSError, ValueError, KeyError, RuntimeError, RecursionError) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path}: no readable weights: {error}") from error
     return digest.hexdigest()
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import TrainingError, UsageError
-from synthgen.files import publish
+from synthgen.files import MALFORMED, publish
 
 STATE_NAME = "training-state.npz"
 
@@ -46,5 +45,5 @@ def open_state(out: Path) -> Iterator[Arrays]:
     try:
         with np.load(path, allow_pickle=False) as state:
             yield state
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except MALFORMED as error:
         raise TrainingError(f"{path}: cannot be resumed from: {error}; start anew in another --out") from error
