@@ -58,6 +58,7 @@ format: install ## Put the code into its style
 bench: install ## Measure what the README states: speed, and usefulness of the shipped set beside real images
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/private_step.py
 
 build: install ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist

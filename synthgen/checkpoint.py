@@ -4,7 +4,8 @@
     generator.weights.h5    Keras weights: arrays, never code
     samples.png             what it draws
 
-Its identity is a SHA-256 over the architecture and the weights themselves, whatever HDF5 file holds them.
+Its identity is a SHA-256 over the architecture and the weights themselves, whatever HDF5 file holds them; where a
+formal guarantee is claimed, over the whole privacy statement too, so that the claim cannot be edited.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from synthgen.errors import CheckpointError, RecipeError
 from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
 from synthgen.hdf5 import own_dataset
 from synthgen.recipe import Recipe
-from synthgen.statement import PrivacyStatement
+from synthgen.statement import UNPROTECTED, PrivacyStatement
 
 if TYPE_CHECKING:
     import keras
@@ -41,10 +42,10 @@ class Checkpoint:
 
     Attributes:
         path: its folder.
-        sha256: its identity, over architecture and weights.
+        sha256: its identity, over architecture, weights and any formal privacy claim.
         recipe: how it was built and trained.
         privacy: what may be claimed for its images.
-        architecture: the part of the recipe, as it is written in the folder, that the identity covers.
+        identified: what, as it is written in the folder, the identity covers beside the weights.
         training: steps, epochs, seed, seconds, data checksum, per-epoch history, versions.
     """
 
@@ -52,7 +53,7 @@ class Checkpoint:
     sha256: str
     recipe: Recipe
     privacy: PrivacyStatement
-    architecture: dict[str, Any]
+    identified: dict[str, Any]
     training: dict[str, Any]
 
     @property
@@ -82,7 +83,7 @@ class Checkpoint:
         except (ValueError, KeyError, OSError, UserWarning) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {reason}") from error
-        if weights_sha256(self.path / WEIGHTS_NAME, self.architecture) != self.sha256:
+        if weights_sha256(self.path / WEIGHTS_NAME, self.identified) != self.sha256:
             raise CheckpointError(f"{self.path}: changed while it was read; is a training at work there?")
         return model
 
@@ -96,7 +97,8 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
     """Load a built-in checkpoint by name or any other by its folder, and check its hashes.
 
     Raises:
-        CheckpointError: it does not exist, is malformed, or its weights are not those its hash names.
+        CheckpointError: it does not exist, is malformed, its weights are not those its hash names, or its privacy
+            statement claims less than its ledger proves.
     """
     path = _find(str(name_or_path))
     if not path.resolve().name.isprintable():
@@ -106,21 +108,19 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         recipe = Recipe.from_dict(metadata["recipe"])
         privacy = PrivacyStatement.from_dict(metadata["privacy"])
         sha256, training = metadata["sha256"], metadata["training"]
-        # Hashes are over the recipe as written: a later version may know more keys, with defaults.
-        architecture = architecture_of(metadata["recipe"])
+        # Hashes are over what is written: a later version may know more keys, with defaults.
+        identified = identity_of(metadata["recipe"], metadata["privacy"])
         if sha256_of_json(metadata["recipe"]) != metadata["recipe_sha256"] or not isinstance(training, dict):
             raise ValueError("the recipe is not the one its hash names")
     except (OSError, ValueError, KeyError, RecursionError, RecipeError) as error:
         raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
-    found = weights_sha256(path / WEIGHTS_NAME, architecture)
+    found = weights_sha256(path / WEIGHTS_NAME, identified)
     if found != sha256:
         raise CheckpointError(
-            f"{path}: the weights hash to {found[:12]}… but the checkpoint says {str(sha256)[:12]}…: "
+            f"{path}: its content hashes to {found[:12]}… but the checkpoint says {str(sha256)[:12]}…: "
             "one of its files was altered; fetch it anew"
         )
-    return Checkpoint(
-        path=path, sha256=found, recipe=recipe, privacy=privacy, architecture=architecture, training=training
-    )
+    return Checkpoint(path=path, sha256=found, recipe=recipe, privacy=privacy, identified=identified, training=training)
 
 
 def save_checkpoint(
@@ -133,7 +133,11 @@ def save_checkpoint(
     """Write a checkpoint into the folder ``path``, each file whole or not at all, the metadata last.
 
     A kill between the two leaves a checkpoint whose hash does not match; it is refused when loaded.
+
+    Raises:
+        PrivacyError: ``privacy`` claims less than its ledger proves; nothing is written.
     """
+    privacy.expect_proven()
     path.mkdir(parents=True, exist_ok=True)
     with publish(path / WEIGHTS_NAME) as partial:
         named = partial.with_suffix(".weights.h5")  # Keras insists on the ending
@@ -144,7 +148,7 @@ def save_checkpoint(
             named.unlink(missing_ok=True)
     metadata = {
         "schema_version": SCHEMA_VERSION,
-        "sha256": weights_sha256(path / WEIGHTS_NAME, architecture_of(recipe.to_dict())),
+        "sha256": weights_sha256(path / WEIGHTS_NAME, identity_of(recipe.to_dict(), privacy.to_dict())),
         "recipe_sha256": recipe.sha256,
         "privacy": privacy.to_dict(),
         "recipe": recipe.to_dict(),
@@ -154,18 +158,22 @@ def save_checkpoint(
     return load_checkpoint(path)
 
 
-def architecture_of(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The part of a recipe, as plain values, that decides what the generator computes from its weights."""
-    return {key: recipe[key] for key in ("conditional", "latent", "generator")}
+def identity_of(recipe: dict[str, Any], privacy: dict[str, Any]) -> dict[str, Any]:
+    """What the identity covers beside the weights, of recipe and privacy statement as plain values.
+
+    That is the part of the recipe that decides what the generator computes, and any formal claim, whole.
+    """
+    architecture = {key: recipe[key] for key in ("conditional", "latent", "generator")}
+    return architecture if privacy["guarantee"] == UNPROTECTED else {**architecture, "privacy": privacy}
 
 
-def weights_sha256(path: Path, architecture: dict[str, Any]) -> str:
-    """The identity of a generator: SHA-256 over its architecture, then each array's name, type, shape and bytes.
+def weights_sha256(path: Path, identified: dict[str, Any]) -> str:
+    """The identity of a generator: SHA-256 over ``identity_of``, then each array's name, type, shape and bytes.
 
     Raises:
         CheckpointError: the file is missing, no HDF5, too large, or reaches outside itself.
     """
-    digest = hashlib.sha256(sha256_of_json(architecture).encode())
+    digest = hashlib.sha256(sha256_of_json(identified).encode())
     try:
         with h5py.File(path, "r") as file:
             datasets = list(_own_datasets(file))

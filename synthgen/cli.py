@@ -8,13 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from tqdm import tqdm
 
 import synthgen
 from synthgen.errors import SynthgenError, UsageError
+
+if TYPE_CHECKING:
+    from synthgen.checkpoint import Checkpoint
+    from synthgen.recipe import AdversarialRecipe, PrivateAdversarialRecipe, StatisticsRecipe
 
 app = typer.Typer(
     name="synthgen",
@@ -45,23 +49,35 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-@app.command(epilog="Examples:  synthgen train --recipe smoke   |   synthgen train --set training.epochs=5 --dry-run")
+@app.command(
+    epilog="Examples:  synthgen train --recipe smoke   |   synthgen train --recipe dpgan --epsilon 3 --dry-run"
+)
 def train(
     recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file. [default: conditional]")] = None,
     data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
     out: Annotated[Path | None, typer.Option(help="Checkpoint folder. [default: runs/RECIPE]")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Decides initial weights, image order and noise. [default: 0]")
+        int | None,
+        typer.Option(
+            help="Decides initial weights, image order and noise; in a private run only initial weights and forged "
+            "images, never the noise that protects nor the sampling. [default: 0]"
+        ),
     ] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Privacy budget. [default: the recipe's]")] = None,
+    delta: Annotated[float | None, typer.Option(help="Of the privacy budget. [default: the recipe's]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train a generator on the real images; leaves a checkpoint, metrics and sample pictures."""
-    from synthgen.recipe import AdversarialRecipe, load_recipe
+    from synthgen.recipe import (
+        AdversarialRecipe,
+        PrivateAdversarialRecipe,
+        StatisticsRecipe,
+        load_recipe,
+        with_budget,
+    )
     from synthgen.training import resumable_recipe
-    from synthgen.training import train as train_
-    from synthgen.training_plan import plan_training
 
     if resume and recipe is None and not set_:
         out = out or Path("runs/conditional")
@@ -69,36 +85,87 @@ def train(
         seed = begun_with if seed is None else seed
     else:
         chosen = load_recipe(recipe or "conditional", set_ or [])
-    assert isinstance(chosen, AdversarialRecipe)  # the only method yet
-    plan = plan_training(chosen, data, seed or 0)
+    chosen = with_budget(chosen, epsilon, delta)
     out = out or Path("runs") / chosen.name
     _say(f"{chosen.name}: {chosen.description}")
-    _say(
-        f"{len(plan.data):,} real images, {chosen.training.epochs} epochs of {plan.steps_per_epoch} batches; "
-        f"{chosen.generator_flops / 1e6:.1f} MFLOP an image at export; checkpoint in {out}"
-    )
     if not chosen.conditional:
         _say("unconditional: what this generator draws bears no labels")
+    if isinstance(chosen, PrivateAdversarialRecipe):
+        run = _private_training(chosen, data, out, seed or 0)
+    elif isinstance(chosen, StatisticsRecipe):
+        run = _matching(chosen, data, out, seed or 0)
+    else:
+        assert isinstance(chosen, AdversarialRecipe)
+        run = _training(chosen, data, out, seed or 0)
+    _say(f"{chosen.generator_flops / 1e6:.1f} MFLOP an image at export; checkpoint in {out}")
     if dry_run:
         return
-    with _bar(plan.total_steps, "batch") as bar, _stop_signals() as stopped:
+    with _bar(run.total_steps, "batch") as bar, _stop_signals() as stopped:
         shown: dict[str, float] = {}
 
         def on_step(done: int, of: int, figures: dict[str, float]) -> None:
             shown.update(figures)
-            bar.set_postfix({_SHORT[k]: f"{v:.3f}" for k, v in sorted(shown.items())}, refresh=False)
+            bar.set_postfix({_SHORT[k]: f"{v:.4f}" for k, v in sorted(shown.items())}, refresh=False)
             bar.update(done - bar.n)
 
-        checkpoint = train_(
-            plan,
-            out,
+        checkpoint = run.start(
             resume=resume,
             on_step=on_step,
-            on_epoch=lambda summary: bar.write(str(summary), file=sys.stdout),
+            on_summary=lambda summary: bar.write(str(summary), file=sys.stdout),
             should_stop=stopped.is_set,
         )
     _say(f"checkpoint {checkpoint.sha256[:12]} in {out}, samples in {out / 'samples.png'}")
-    _say(f"next: synthgen export --checkpoint {out} --count 60000 --allow-unprotected")
+    unprotected = "" if checkpoint.privacy.protects else " --allow-unprotected"
+    _say(f"next: synthgen export --checkpoint {out} --count 60000{unprotected}")
+
+
+class _Planned(NamedTuple):
+    """A training run that is ready to start."""
+
+    total_steps: int
+    start: "Callable[..., Checkpoint]"
+
+
+def _training(recipe: "AdversarialRecipe", data: Path | None, out: Path, seed: int) -> _Planned:
+    from synthgen.training import train as train_
+    from synthgen.training_plan import plan_training
+
+    plan = plan_training(recipe, data, seed)
+    _say(f"{len(plan.data):,} real images, {recipe.training.epochs} epochs of {plan.steps_per_epoch} batches")
+
+    def start(on_summary: Any, **options: Any) -> "Checkpoint":
+        return train_(plan, out, on_epoch=on_summary, **options)
+
+    return _Planned(plan.total_steps, start)
+
+
+def _private_training(recipe: "PrivateAdversarialRecipe", data: Path | None, out: Path, seed: int) -> _Planned:
+    from synthgen.private_plan import plan_private_training
+    from synthgen.private_training import train_privately
+
+    plan = plan_private_training(recipe, data, seed)
+    for line in plan.describe():
+        _say(line)
+
+    def start(on_summary: Any, **options: Any) -> "Checkpoint":
+        return train_privately(plan, out, on_look=on_summary, **options)
+
+    return _Planned(recipe.training.steps, start)
+
+
+def _matching(recipe: "StatisticsRecipe", data: Path | None, out: Path, seed: int) -> _Planned:
+    from synthgen.matching_plan import plan_matching
+    from synthgen.matching_training import train_by_matching
+
+    plan = plan_matching(recipe, data, seed)
+    for line in plan.describe():
+        _say(line)
+
+    def start(on_summary: Any, **options: Any) -> "Checkpoint":
+        with _stages() as on_stage:
+            return train_by_matching(plan, out, on_stage=on_stage, on_look=on_summary, **options)
+
+    return _Planned(recipe.training.steps, start)
 
 
 @app.command(
@@ -127,6 +194,9 @@ def export(
     engine: Annotated[str, typer.Option(help="local, or ray to draw on a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster. [default: a new one here]")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for every shard and at the end.")] = False,
+    max_epsilon: Annotated[
+        float | None, typer.Option(help="Refuse a privacy guarantee that is looser than this, or absent.")
+    ] = None,
 ) -> None:
     """Draw a labelled synthetic set from a checkpoint and write it with its manifest."""
     from synthgen.checkpoint import load_checkpoint
@@ -140,7 +210,8 @@ def export(
     if splits is not None:
         if shard is not None or shards is not None or engine != "local" or "://" in out:
             raise UsageError("--splits goes with a folder, and without --shard, --shards and --engine")
-        options = {"resume": resume, "allow_unprotected": allow_unprotected, "workers": workers}
+        options: dict[str, Any] = {"resume": resume, "allow_unprotected": allow_unprotected, "workers": workers}
+        options["max_epsilon"] = max_epsilon
         request = {"file_format": file_format, "seed": seed, "start": start, "labels": labels}
         _export_splits(source, splits, Path(out), request, options)
         return
@@ -161,7 +232,12 @@ def export(
     report = _ExportReport(json)
     if workers is None and engine == "local" and not out.startswith("memory://"):
         workers = default_workers(count // (of or 1))
-    common: dict[str, Any] = {"allow_unprotected": allow_unprotected, "workers": workers, "on_shard": report.on_shard}
+    common: dict[str, Any] = {
+        "allow_unprotected": allow_unprotected,
+        "max_epsilon": max_epsilon,
+        "workers": workers,
+        "on_shard": report.on_shard,
+    }
     with report.bar(count if of is None else wanted.share_count(shard or 0, of)) as bar, _sigterm_as_interrupt():
         if shard is not None and of is not None:
             written = generate_share(source, wanted, out, share=shard, of=of, progress=_advance(bar), **common)
@@ -174,7 +250,9 @@ def export(
     else:
         _say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
         report.end(out=out, count=manifest.count, digest=manifest.digest)
-    if not source.privacy.protects:
+    if source.privacy.protects:
+        _say(source.privacy.sentence)
+    else:
         _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
 
 
@@ -191,7 +269,9 @@ def _export_splits(source: Any, splits: str, out: Path, request: dict[str, Any],
         manifests = generate_splits(source, exports, out, progress=_advance(bar), **options)
     for manifest in manifests:
         _say(f"{manifest.split}: {manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
-    if not source.privacy.protects:
+    if source.privacy.protects:
+        _say(source.privacy.sentence)
+    else:
         _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
 
 
@@ -370,6 +450,9 @@ _SHORT = {
     "discriminator_loss": "D",
     "generator_accuracy": "acc G",
     "discriminator_accuracy": "acc D",
+    "forged_accuracy": "acc D on forged",
+    "distance": "distance",
+    "agreement": "agreement",
 }
 
 

@@ -10,8 +10,6 @@ import gzip
 import hashlib
 import math
 import os
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -250,6 +248,8 @@ def _keras_cache() -> Path:
 
 def _download() -> Path:
     """Fetch the four files into Keras's cache, checking each before it gets its name."""
+    import urllib.request  # brings half the network stack; those who have the files do without
+
     folder = _keras_cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,12 +15,12 @@ import tensorflow as tf
 from synthgen.fashion import NUM_CLASSES
 from synthgen.losses import LOSSES, gradient_penalty
 from synthgen.networks import bare, build_discriminator, build_generator
-from synthgen.recipe import AdversarialRecipe
+from synthgen.recipe import AdversarialRecipe, GameRecipe
 
 Pixels = npt.NDArray[np.uint8]
 
 # The last word of a stateless seed keeps the streams of one step apart.
-_FORGED_FOR_DISCRIMINATOR, _FORGED_FOR_GENERATOR = 0, 1
+FORGED_FOR_DISCRIMINATOR, _FORGED_FOR_GENERATOR = 0, 1
 _STREAMS = 2
 
 
@@ -31,16 +31,16 @@ class Outcome(NamedTuple):
     accuracy: float
 
 
-class Game:
-    """Generator against discriminator, as ``recipe`` lays down.
+class Players:
+    """Two networks and their optimisers, and the generator's step; how the discriminator learns is a subclass's.
 
     Args:
         recipe: the networks, the loss and the optimisers.
-        seed: decides the initial weights and all noise; 0 to 2^32 - 1.
-        total_steps: batches in the whole run, for the fall of the learning rate.
+        seed: decides the initial weights and the noise of the generator's latents; 0 to 2^32 - 1.
+        total_steps: the discriminator's in the whole run, for the fall of the learning rate.
     """
 
-    def __init__(self, recipe: AdversarialRecipe, seed: int, total_steps: int) -> None:
+    def __init__(self, recipe: GameRecipe, seed: int, total_steps: int) -> None:
         keras.utils.set_random_seed(seed)
         self._recipe, self._seed = recipe, seed
         self._loss = LOSSES[recipe.training.loss]
@@ -55,7 +55,6 @@ class Game:
         self._discriminator_optimizer = self._adam(section.discriminator_learning_rate, total_steps)
         self._generator_optimizer.build(self.generator.trainable_variables)
         self._discriminator_optimizer.build(self.discriminator.trainable_variables)
-        self._discriminator_graph = tf.function(self._discriminator_step, reduce_retracing=True)
         self._generator_graph = tf.function(self._generator_step, reduce_retracing=True)
 
     @property
@@ -77,16 +76,6 @@ class Game:
         optimizers = [self._generator_optimizer, self._discriminator_optimizer]
         return [variable for owner in (*models, *optimizers) for variable in owner.variables]
 
-    def discriminator_step(self, images: Pixels, labels: Pixels, step: int) -> Outcome:
-        """Teach the discriminator on a batch of real images and as many forged ones.
-
-        Args:
-            images: uint8, shape (N, 28, 28).
-            labels: uint8, shape (N,).
-            step: the batch's number in the run; decides the noise.
-        """
-        return self._play(self._discriminator_graph, images, labels, step)
-
     def generator_step(self, images: Pixels, labels: Pixels, step: int) -> Outcome:
         """Teach the generator on as many of its own images; a paired loss compares them with the real ones."""
         return self._play(self._generator_graph, images, labels, step)
@@ -100,7 +89,7 @@ class Game:
         section = self._recipe.training
         schedule = rate
         if section.learning_rate_decay:
-            schedule = _constant_then_linear(rate, steps)
+            schedule = constant_then_linear(rate, steps)
         return keras.optimizers.Adam(schedule, beta_1=section.beta_1, beta_2=section.beta_2)
 
     def _forge(self, labels: tf.Tensor, step: tf.Tensor, stream: int) -> list[tf.Tensor]:
@@ -125,36 +114,6 @@ class Game:
         """Real images scaled to [0, 1], with their one-hot classes if the game has classes."""
         images = tf.cast(pixels[..., tf.newaxis], tf.float32) / 255.0
         return [images, tf.one_hot(labels, NUM_CLASSES)] if self._recipe.conditional else [images]
-
-    def _discriminator_step(self, pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        count = tf.shape(pixels)[0]
-        real = self._real(pixels, labels)
-        forged = self._forge(labels, step, _FORGED_FOR_DISCRIMINATOR)
-        both = [tf.concat(pair, axis=0) for pair in zip(real, forged, strict=True)]
-        with tf.GradientTape() as tape:
-            logits = self._discriminate(both, training=True)
-            adversarial = self._loss.discriminator(logits[:count], logits[count:])
-            loss = adversarial + self._penalty(both if self._loss.paired else real, step)
-        self._update(tape, loss, self.discriminator, self._discriminator_optimizer)
-        correct = tf.concat([logits[:count] > 0, logits[count:] <= 0], axis=0)
-        return adversarial, tf.reduce_mean(tf.cast(correct, tf.float32))
-
-    def _penalty(self, inputs: list[tf.Tensor], step: tf.Tensor) -> tf.Tensor:
-        """The gradient penalty, on every n-th step with n times the weight.
-
-        "Lazy regularisation": Karras et al. 2020, StyleGAN2 (arXiv:1912.04958, section 3.1).
-        """
-        section = self._recipe.training
-        if not section.gradient_penalty:
-            return 0.0
-        images, *classes = inputs
-        kinds = 2 if self._loss.paired else 1  # real and forged each bring their own mean
-        weight = kinds * section.gradient_penalty / 2 * section.gradient_penalty_interval
-
-        def penalised() -> tf.Tensor:
-            return weight * gradient_penalty(lambda seen: self._discriminate([seen, *classes], training=True), images)
-
-        return tf.cond(step % section.gradient_penalty_interval == 0, penalised, lambda: 0.0)
 
     def _generator_step(self, pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         real_logits = tf.zeros([0, 1])
@@ -182,7 +141,56 @@ class Game:
         optimizer.apply(gradients, model.trainable_variables)
 
 
-def _constant_then_linear(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+class Game(Players):
+    """Generator against a discriminator that sees the real images as they are; arguments as for ``Players``."""
+
+    def __init__(self, recipe: AdversarialRecipe, seed: int, total_steps: int) -> None:
+        super().__init__(recipe, seed, total_steps)
+        self._training = recipe.training
+        self._discriminator_graph = tf.function(self._discriminator_step, reduce_retracing=True)
+
+    def discriminator_step(self, images: Pixels, labels: Pixels, step: int) -> Outcome:
+        """Teach the discriminator on a batch of real images and as many forged ones.
+
+        Args:
+            images: uint8, shape (N, 28, 28).
+            labels: uint8, shape (N,).
+            step: the batch's number in the run; decides the noise.
+        """
+        return self._play(self._discriminator_graph, images, labels, step)
+
+    def _discriminator_step(self, pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        count = tf.shape(pixels)[0]
+        real = self._real(pixels, labels)
+        forged = self._forge(labels, step, FORGED_FOR_DISCRIMINATOR)
+        both = [tf.concat(pair, axis=0) for pair in zip(real, forged, strict=True)]
+        with tf.GradientTape() as tape:
+            logits = self._discriminate(both, training=True)
+            adversarial = self._loss.discriminator(logits[:count], logits[count:])
+            loss = adversarial + self._penalty(both if self._loss.paired else real, step)
+        self._update(tape, loss, self.discriminator, self._discriminator_optimizer)
+        correct = tf.concat([logits[:count] > 0, logits[count:] <= 0], axis=0)
+        return adversarial, tf.reduce_mean(tf.cast(correct, tf.float32))
+
+    def _penalty(self, inputs: list[tf.Tensor], step: tf.Tensor) -> tf.Tensor:
+        """The gradient penalty, on every n-th step with n times the weight.
+
+        "Lazy regularisation": Karras et al. 2020, StyleGAN2 (arXiv:1912.04958, section 3.1).
+        """
+        section = self._training
+        if not section.gradient_penalty:
+            return 0.0
+        images, *classes = inputs
+        kinds = 2 if self._loss.paired else 1  # real and forged each bring their own mean
+        weight = kinds * section.gradient_penalty / 2 * section.gradient_penalty_interval
+
+        def penalised() -> tf.Tensor:
+            return weight * gradient_penalty(lambda seen: self._discriminate([seen, *classes], training=True), images)
+
+        return tf.cond(step % section.gradient_penalty_interval == 0, penalised, lambda: 0.0)
+
+
+def constant_then_linear(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
     """``rate`` for the first half of the run, then a straight fall to zero."""
     half = max(1, steps // 2)
     falling = keras.optimizers.schedules.PolynomialDecay(2 * rate, 2 * half, end_learning_rate=0.0)

@@ -7,6 +7,7 @@ In one process, in several, on many machines that know nothing of each other, or
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from synthgen.batch import Batch
 from synthgen.cards import write_cards
-from synthgen.checkpoint import Checkpoint
+from synthgen.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
 from synthgen.claim import JOB_NAME, WORK_FOLDER
 from synthgen.crew import Act, available_cpus, run_in_processes
 from synthgen.environment import begin_lean_process
@@ -51,6 +52,7 @@ def generate(
     workers: int | None = None,
     engine: str = "local",
     address: str | None = None,
+    max_epsilon: float | None = None,
     progress: Progress = lambda images: None,
     on_shard: OnShard = lambda done, of: None,
 ) -> Manifest:
@@ -61,8 +63,9 @@ def generate(
         export: see ``plan_export``.
         out: a folder or fsspec URL that is new, empty, or (``resume``) holds the same export unfinished.
         resume: go on where an interrupted export stopped; finished shards are kept.
-        allow_unprotected: export from a checkpoint without a formal privacy guarantee. The checkpoints that
-            come with synthgen were trained on public images and need no such word.
+        allow_unprotected: export from a checkpoint without a formal privacy guarantee; the package's own default
+            needs no such word.
+        max_epsilon: refuse a guarantee that is looser than this, or absent.
         workers: how many processes draw; by default this one alone. They are spawned, so a script that asks for more
             must keep its own work under ``if __name__ == "__main__"``. With Ray: how many actors, by default one for
             every processor of the cluster.
@@ -75,10 +78,12 @@ def generate(
         The manifest that was written last of all.
 
     Raises:
-        UsageError: an engine that does not exist or is not installed, or no workers at all.
-        ExportError: ``out`` holds something else, is in use, cannot be written, or a guarantee is missing.
+        UsageError: an engine that does not exist or is not installed, no workers at all, or ``max_epsilon`` is no
+            number above 0.
+        ExportError: ``out`` holds something else, is in use, cannot be written, or a guarantee is missing or loose.
+        PrivacyError: the checkpoint claims less than its ledger proves.
     """
-    _refuse_unprotected(checkpoint, allow_unprotected)
+    expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
     crew = _Crew(_expect_workers(workers, out), engine, address)
     output = open_output(out)
     with _one_line_errors(out):
@@ -103,6 +108,7 @@ def generate_share(
     share: int,
     of: int,
     allow_unprotected: bool = False,
+    max_epsilon: float | None = None,
     workers: int | None = None,
     progress: Progress = lambda images: None,
     on_shard: OnShard = lambda done, of: None,
@@ -114,7 +120,7 @@ def generate_share(
     Args:
         share: 0 to ``of - 1``.
         of: among how many the shards are dealt out.
-        checkpoint, export, out, allow_unprotected, workers, progress, on_shard: as for ``generate``.
+        checkpoint, export, out, allow_unprotected, max_epsilon, workers, progress, on_shard: as for ``generate``.
 
     Returns:
         How many shards are this share.
@@ -124,7 +130,7 @@ def generate_share(
     """
     if not 0 <= share < of:
         raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
-    _refuse_unprotected(checkpoint, allow_unprotected)
+    expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
     crew = _Crew(_expect_workers(workers, out), "local", None)
     output = open_output(out)
     indices = range(share, export.plan.shards, of)
@@ -377,8 +383,20 @@ def _one_line_errors(out: str | Path) -> Iterator[None]:
         raise ExportError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
 
 
-def _refuse_unprotected(checkpoint: Checkpoint, allowed: bool) -> None:
-    if not (checkpoint.privacy.protects or checkpoint.is_builtin or allowed):
+def expect_guarantee(checkpoint: Checkpoint, allow_unprotected: bool, max_epsilon: float | None) -> None:
+    if max_epsilon is not None and not 0 < max_epsilon < math.inf:
+        raise UsageError(f"max_epsilon {max_epsilon}; expected a number above 0")
+    checkpoint.privacy.expect_proven()  # again: a checkpoint may be built in memory
+    proof = checkpoint.privacy.proof
+    if max_epsilon is not None and (proof is None or proof.epsilon > max_epsilon):
+        found = "no formal privacy guarantee" if proof is None else f"epsilon {proof.epsilon:g}"
+        raise ExportError(
+            f"checkpoint '{checkpoint.name}' has {found}; asked for was epsilon {max_epsilon:g} or less: choose "
+            "another checkpoint or a larger --max-epsilon"
+        )
+    # While the package's own default is unprotected, it needs no word; a private default ends that by itself.
+    is_default = checkpoint.is_builtin and checkpoint.name == DEFAULT_CHECKPOINT
+    if proof is None and not (allow_unprotected or is_default):
         raise ExportError(
             f"checkpoint '{checkpoint.name}' has no formal privacy guarantee; if its training images may be "
             "exposed, say so with --allow-unprotected"

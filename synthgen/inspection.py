@@ -79,7 +79,7 @@ def _describe_set(manifest: Manifest) -> dict[str, str]:
         "checkpoint": f"{manifest.checkpoint.name} {manifest.checkpoint.sha256}",
         "digest": manifest.digest,
         "privacy": manifest.privacy.sentence,
-        "trained on": manifest.privacy.trained_on,
+        **dict(manifest.privacy.facts()),
     }
 
 
@@ -92,5 +92,5 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
         "training": f"{training.get('epochs')} epochs, {training.get('steps')} steps, {training.get('seconds')} s",
         "cost": f"{recipe.generator_flops / 1e6:.1f} MFLOP an image",
         "privacy": checkpoint.privacy.sentence,
-        "trained on": checkpoint.privacy.trained_on,
+        **dict(checkpoint.privacy.facts()),
     }

@@ -114,6 +114,7 @@ class Manifest:
             "class_names": list(CLASS_NAMES),
             "digest_method": DIGEST_METHOD,
             **{name: value for name, value in asdict(whole).items() if name != left_out},
+            "privacy": self.privacy.to_dict(),
         }
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from synthgen.fashion import IMAGE_SIDE
 
@@ -71,6 +70,8 @@ def _decode_own(data: bytes) -> npt.NDArray[np.uint8] | None:
 
 
 def _decode_any(data: bytes) -> npt.NDArray[np.uint8]:
+    from PIL import Image, UnidentifiedImageError  # takes a tenth of a second, and is seldom needed
+
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.size != (IMAGE_SIDE, IMAGE_SIDE) or image.mode != "L":

@@ -25,6 +25,7 @@ from synthgen.shards import BLOCK_IMAGES, pieces
 Run = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]
 
 _IMAGE_SHAPE = (IMAGE_SIDE, IMAGE_SIDE)
+_UNREADABLE: tuple[type[Exception], ...] = (*MALFORMED, DataError)
 _MAX_PNG_BYTES = 1 << 16  # a 28×28 PNG takes about 600
 _MAX_LISTING_BYTES = 1 << 30
 
@@ -51,7 +52,7 @@ def read_shard(file_format: str, folder: Path, names: list[str], count: int) -> 
             if found > count:
                 break
             yield images, labels
-    except (*MALFORMED, DataError) as error:
+    except _UNREADABLE as error:
         raise VerificationError(f"{names[0]}: not readable as {file_format}: {error}") from error
     if found != count:
         amount = f"{found} images" if found < count else "more images"

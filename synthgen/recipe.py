@@ -74,7 +74,7 @@ class DiscriminatorSection(_Section):
     """One convolution per entry of ``filters`` → an optional dense layer → one logit."""
 
     filters: tuple[int, ...] = _between(1, 1024)
-    strides: tuple[int, ...] = _between(1, 2)
+    strides: tuple[int, ...] = _between(1, 4)
     kernel_sizes: tuple[int, ...] = _between(1, 7)
     activation: str = _one_of("relu", "leaky_relu", default="leaky_relu")
     dense_units: int = _between(0, 4096, default=0)
@@ -91,22 +91,76 @@ class DiscriminatorSection(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSection(_Section):
-    """The game and its optimisers."""
+class GameSection(_Section):
+    """A game's loss and optimisers."""
 
     loss: str = _one_of("binary_cross_entropy", "hinge", "relativistic")
-    epochs: int = _between(1, 100_000)
-    batch_size: int = _between(2, 8192, default=64)
     discriminator_steps: int = _between(1, 100, default=1)  # per generator step
     generator_learning_rate: float = _between(1e-8, 1.0)
     discriminator_learning_rate: float = _between(1e-8, 1.0)
     beta_1: float = _between(0.0, 0.9999, default=0.5)
     beta_2: float = _between(0.0, 0.99999, default=0.999)
-    gradient_penalty: float = _between(0.0, 1000.0, default=0.0)  # weight γ; 0: none
-    gradient_penalty_interval: int = _between(1, 1000, default=1)  # on every n-th step, n times as strong
     ema_decay: float = _between(0.0, 0.99999, default=0.0)  # of the generator's weights; 0: no averaging
     learning_rate_decay: bool = False  # both rates fall linearly to zero over the second half of the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSection(GameSection):
+    """The game over epochs of the real images."""
+
+    epochs: int = _between(1, 100_000)
+    batch_size: int = _between(2, 8192, default=64)
+    gradient_penalty: float = _between(0.0, 1000.0, default=0.0)  # weight γ; 0: none
+    gradient_penalty_interval: int = _between(1, 1000, default=1)  # on every n-th step, n times as strong
     sample_every_epochs: int = _between(1, 100_000, default=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateTrainingSection(GameSection):
+    """The game whose discriminator is trained by DP-SGD: so many steps, each on a Poisson sample of the real images."""
+
+    steps: int = _between(1, 1_000_000)  # of the discriminator
+    batch_size: int = _between(1, 60_000)  # real images expected in a sample
+    l2_clip_norm: float = _between(1e-6, 1e6)  # of one image's gradient over all parameters together
+    forged_batch_size: int = _between(1, 8192)
+    generator_batch_size: int = _between(2, 8192)
+    most_discriminator_steps: int = _between(1, 1000)  # per generator step, while accuracy_floor is not reached
+    accuracy_floor: float = _between(0.0, 1.0)  # of the discriminator, on forged images alone
+    sample_every_steps: int = _between(1, 1_000_000, default=500)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss == "relativistic":  # its gradients are of pairs, a real image with a forged one
+            raise RecipeError(f"loss = {self.loss!r}: expected binary_cross_entropy or hinge in a private game")
+        if self.most_discriminator_steps < self.discriminator_steps:
+            raise RecipeError(
+                f"most_discriminator_steps = {self.most_discriminator_steps}: expected at least "
+                f"discriminator_steps = {self.discriminator_steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookSection(_Section):
+    """The one private look at the real images: a teacher by DP-SGD, then the mean embedding of its classes."""
+
+    teacher_steps: int = _between(1, 100_000)
+    teacher_batch_size: int = _between(1, 60_000)  # real images expected in a sample
+    teacher_learning_rate: float = _between(1e-6, 1000.0)
+    embedding_noise: float = _between(1e-3, 1000.0)  # its noise multiplier, as a multiple of the teacher's
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingSection(_Section):
+    """Teaching the generator to match what was released, which costs no privacy."""
+
+    steps: int = _between(1, 1_000_000)
+    images_per_class: int = _between(2, 1024)  # in a batch
+    learning_rate: float = _between(1e-8, 1.0)
+    beta_1: float = _between(0.0, 0.9999, default=0.9)
+    beta_2: float = _between(0.0, 0.99999, default=0.99)
+    margin_weight: float = _between(0.0, 1000.0, default=0.0)  # of images that the teacher takes for another class
+    ema_decay: float = _between(0.0, 0.99999, default=0.0)  # of the generator's weights; 0: no averaging
+    sample_every_steps: int = _between(1, 1_000_000, default=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +213,10 @@ class Recipe(_Section):
         Raises:
             RecipeError: naming the key, the value and what was expected.
         """
-        values = dict(document) if isinstance(document, dict) else document
-        method = (
-            values.pop("method", AdversarialRecipe.method) if isinstance(values, dict) else AdversarialRecipe.method
-        )
+        if not isinstance(document, dict):
+            raise RecipeError(f"recipe = {document!r:.80}: expected a section of keys and values")
+        values = dict(document)
+        method = values.pop("method", AdversarialRecipe.method)
         if not isinstance(method, str) or method not in METHODS:
             raise RecipeError(f"method = {method!r:.80}: expected one of {', '.join(METHODS)}")
         recipe = _build(METHODS[method], values, prefix="")
@@ -191,13 +245,11 @@ class Recipe(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialRecipe(Recipe):
-    """A generator trained against a discriminator."""
-
-    method: ClassVar[str] = "adversarial"
+class GameRecipe(Recipe):
+    """A generator trained against a discriminator, with or without privacy."""
 
     discriminator: DiscriminatorSection
-    training: TrainingSection
+    training: GameSection
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -208,7 +260,56 @@ class AdversarialRecipe(Recipe):
             )
 
 
-METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in (AdversarialRecipe,)}
+@dataclass(frozen=True, kw_only=True)
+class AdversarialRecipe(GameRecipe):
+    """A generator trained against a discriminator that sees the real images unprotected."""
+
+    method: ClassVar[str] = "adversarial"
+
+    training: TrainingSection
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateAdversarialRecipe(GameRecipe):
+    """A generator trained against a discriminator that is itself trained by DP-SGD."""
+
+    method: ClassVar[str] = "private_adversarial"
+
+    training: PrivateTrainingSection
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _expect_budget(self)
+        if self.discriminator.spectral_norm or self.discriminator.dropout:
+            raise RecipeError(
+                "discriminator: expected neither spectral_norm nor dropout, since per-example gradients are needed"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsRecipe(Recipe):
+    """A generator that learns from statistics of the real images, released once with noise."""
+
+    method: ClassVar[str] = "released_statistics"
+
+    look: LookSection
+    training: MatchingSection
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _expect_budget(self)
+        if not self.conditional:
+            raise RecipeError("conditional = false: expected true, since the statistics are of classes")
+
+
+def _expect_budget(recipe: Recipe) -> None:
+    if recipe.privacy is None:
+        raise RecipeError("privacy is missing: expected a section [privacy] with epsilon and delta")
+
+
+METHODS: dict[str, type[Recipe]] = {
+    recipe.method: recipe for recipe in (AdversarialRecipe, PrivateAdversarialRecipe, StatisticsRecipe)
+}
 
 
 def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Recipe:
@@ -232,6 +333,26 @@ def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Reci
         return Recipe.from_dict(document)
     except RecipeError as error:
         raise RecipeError(f"{path.name}: {error}") from error
+
+
+def with_budget(recipe: Recipe, epsilon: float | None, delta: float | None) -> Recipe:
+    """The recipe with another budget where one is given.
+
+    Raises:
+        RecipeError: the recipe has no privacy to spend it on, or the budget is out of range.
+    """
+    given = {key: value for key, value in (("epsilon", epsilon), ("delta", delta)) if value is not None}
+    if not given:
+        return recipe
+    if recipe.privacy is None:
+        raise RecipeError(
+            f"--{next(iter(given))} {next(iter(given.values())):g}: recipe '{recipe.name}' trains without privacy; "
+            "choose one with a section [privacy], such as private"
+        )
+    try:
+        return dataclasses.replace(recipe, privacy=dataclasses.replace(recipe.privacy, **given))
+    except RecipeError as error:
+        raise RecipeError(f"privacy.{error}") from error
 
 
 def builtin_recipes() -> dict[str, Path]:

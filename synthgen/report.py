@@ -301,7 +301,7 @@ def _privacy(evaluation: Evaluation) -> str:
         "Privacy",
         "What the set’s manifest claims, word for word:",
         f"<blockquote>{escape(statement.sentence)}</blockquote>"
-        + _facts_list([("guarantee", statement.guarantee), ("trained on", statement.trained_on)]),
+        + _facts_list([("guarantee", statement.guarantee), *statement.facts()]),
     )
 
 

@@ -20,7 +20,7 @@ from synthgen.croissant import CROISSANT_NAME
 from synthgen.errors import ExportError, UsageError
 from synthgen.export_plan import Export, Job, plan_export
 from synthgen.files import flush_to_disk, json_bytes, publish
-from synthgen.generation import generate
+from synthgen.generation import expect_guarantee, generate
 from synthgen.integrity import set_problems
 from synthgen.manifest import MANIFEST_NAME, FileRecord, Manifest, load_manifest, load_manifests, sealed, split_manifest
 from synthgen.readers import read_listing
@@ -54,8 +54,10 @@ def generate_splits(
     out: Path,
     *,
     resume: bool = False,
+    allow_unprotected: bool = False,
+    max_epsilon: float | None = None,
+    workers: int = 1,
     progress: Progress = lambda images: None,
-    **options: Any,
 ) -> tuple[Manifest, ...]:
     """Draw several splits and write them, each with its manifest, into one folder.
 
@@ -64,12 +66,13 @@ def generate_splits(
         exports: see ``plan_splits``; the first one's manifest is ``manifest.json``.
         out: a folder that is new, empty, or (``resume``) holds the same splits unfinished.
         resume: go on where an interrupted export stopped.
+        allow_unprotected, max_epsilon, workers: as for ``generate``.
         progress: called with the number of images just finished.
-        options: as for ``generate``.
 
     Raises:
         UsageError, ExportError: as ``generate``.
     """
+    expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
     job = _job(checkpoint, exports)
     if (out / MANIFEST_NAME).exists():
         return _finished(out, exports, checkpoint, resume, progress)
@@ -77,7 +80,16 @@ def generate_splits(
         with claim_folder(out, job, resume=resume):
             folders = [out / WORK_FOLDER / "splits" / export.split for export in exports]
             for export, folder in zip(exports, folders, strict=True):
-                generate(checkpoint, export, folder, resume=True, progress=progress, **options)
+                generate(
+                    checkpoint,
+                    export,
+                    folder,
+                    resume=True,
+                    allow_unprotected=allow_unprotected,
+                    max_epsilon=max_epsilon,
+                    workers=workers,
+                    progress=progress,
+                )
             manifests = _assemble(folders, out)
         shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
     except OSError as error:

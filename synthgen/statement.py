@@ -1,7 +1,77 @@
-"""What may honestly be said about the privacy of a checkpoint's training images."""
+"""What may honestly be said about the privacy of a checkpoint's training images.
 
-from dataclasses import asdict, dataclass
+A formal guarantee stands on the ledger of the mechanisms that were run: epsilon is computed from it again wherever a
+statement is read, and a statement that claims less than its ledger proves is refused.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
 from typing import Any
+
+from synthgen.errors import PrivacyError
+from synthgen.files import sha256_of_json
+from synthgen.privacy.accounting import MAX_DELTA, MAX_EPSILON, MIN_DELTA, accountant_version
+from synthgen.privacy.ledger import Ledger
+
+UNPROTECTED, PRIVATE = "none", "differential_privacy"
+
+# What every private run of this package does, in words. A statement that says anything else is not one of ours.
+ACCOUNTANT = "privacy loss distributions (PLD), dp-accounting"
+UNIT = "one image with its label"
+NEIGHBOURING = "add or remove one"
+SAMPLING = "Poisson: at each step every image takes part independently, with the mechanism's sampling_probability"
+PUBLIC = (
+    "the number of images",
+    "equal class counts",
+    "the size of an image",
+    "the list of classes",
+)
+NOT_CHARGED = "the choice of hyper-parameters"
+FLOATING_POINT = (
+    "the proof is for real numbers; noise is drawn in double precision as a sum of four draws, "
+    "which is not proven to withstand an attack on its low bits"
+)
+
+# Epsilon, by PLD and by RDP, of the ledgers that ship with the package, so that to look at them needs no import of
+# the accountant (1.7 s): claim_sha256 → both. A test computes each of them again.
+PINNED_EPSILONS: dict[str, tuple[float, float]] = {}
+
+_ROUNDING = 10_000  # a claim is rounded up to four decimals
+_TOLERANCE = 1e-6  # of epsilon: rounding errors of another machine's transforms
+_MAX_TEXT, _MAX_TEXTS = 500, 16
+_BASIC_KEYS = ("guarantee", "sentence", "trained_on")
+_FIXED = {
+    "unit": UNIT,
+    "neighbouring": NEIGHBOURING,
+    "accountant": ACCOUNTANT,
+    "sampling_assumed": SAMPLING,
+    "sampling_run": SAMPLING,
+    "not_charged": NOT_CHARGED,
+    "floating_point": FLOATING_POINT,
+}
+_PROOF_KEYS = {*_FIXED, "epsilon", "delta", "epsilon_rdp", "accountant_version", "mechanisms", "public"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyProof:
+    """What stands behind a claim of differential privacy.
+
+    Attributes:
+        epsilon: as computed from the ledger, rounded up to four decimals.
+        delta: the probability with which epsilon may be exceeded.
+        epsilon_rdp: the same by Rényi accounting, as a check.
+        accountant_version: of ``dp-accounting`` when the claim was made.
+        ledger: every mechanism that was run on the training images.
+        public: what was used of them without noise and without charge.
+    """
+
+    epsilon: float
+    delta: float
+    epsilon_rdp: float
+    accountant_version: str
+    ledger: Ledger
+    public: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -9,43 +79,218 @@ class PrivacyStatement:
     """The claim a checkpoint carries, and every manifest made from it repeats word for word.
 
     Attributes:
-        guarantee: ``none``: no mechanism bounds what the images reveal about any training image.
+        guarantee: ``none``: no mechanism bounds what the images reveal about any training image;
+            ``differential_privacy``: ``proof`` does.
         sentence: the claim in plain language.
         trained_on: which images, in plain language.
+        proof: what stands behind a formal guarantee; None where there is none.
     """
 
     guarantee: str
     sentence: str
     trained_on: str
+    proof: PrivacyProof | None = None
 
     @property
     def protects(self) -> bool:
         """Whether a formal guarantee stands behind the images."""
-        return self.guarantee != "none"
+        return self.proof is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """The statement as plain JSON-ready values."""
-        return asdict(self)
+        """The statement as plain JSON-ready values; the sentence first, and the ledger as ``mechanisms`` last."""
+        basic = {key: getattr(self, key) for key in _BASIC_KEYS}
+        if self.proof is None:
+            return basic
+        proof = self.proof
+        return {
+            **basic,
+            "epsilon": proof.epsilon,
+            "delta": proof.delta,
+            "epsilon_rdp": proof.epsilon_rdp,
+            "accountant_version": proof.accountant_version,
+            **_FIXED,
+            "public": list(proof.public),
+            "mechanisms": proof.ledger.to_list(),
+        }
 
     @classmethod
     def from_dict(cls, document: Any) -> "PrivacyStatement":
-        """Read a statement back; raises ValueError unless it is one this version understands."""
-        if not isinstance(document, dict) or set(document) != {"guarantee", "sentence", "trained_on"}:
+        """Read a statement back and compute its epsilon again.
+
+        Raises:
+            ValueError: it is none that this version understands, or claims less than its ledger proves.
+        """
+        if not isinstance(document, dict) or not set(_BASIC_KEYS) <= set(document):
             raise ValueError("the privacy statement is missing or of an unknown form")
-        if document["guarantee"] != "none" or not all(isinstance(v, str) for v in document.values()):
-            raise ValueError(f"privacy guarantee {document['guarantee']!r} is unknown to this version")
-        if not all(value.isprintable() for value in document.values()):
+        if document["guarantee"] not in (UNPROTECTED, PRIVATE):
+            raise ValueError(f"privacy guarantee {document['guarantee']!r:.80} is unknown to this version")
+        basic = {key: document[key] for key in _BASIC_KEYS}
+        rest = {key: value for key, value in document.items() if key not in basic}
+        if not all(isinstance(value, str) for value in basic.values()):
+            raise ValueError("the privacy statement holds no text where one is expected")
+        if not all(value.isprintable() for value in basic.values()):
             raise ValueError("the privacy statement holds characters that cannot be printed")
-        return cls(**document)
+        if set(rest) != (_PROOF_KEYS if basic["guarantee"] == PRIVATE else set()):
+            raise ValueError("the privacy statement is missing or of an unknown form")
+        statement = cls(**basic, proof=_read_proof(rest) if rest else None)
+        try:
+            statement.expect_proven()
+        except PrivacyError as error:
+            raise ValueError(str(error)) from error
+        return statement
+
+    def expect_proven(self) -> None:
+        """Compute epsilon again from the ledger; nothing to do where nothing is claimed.
+
+        Raises:
+            PrivacyError: the claim is smaller than what the ledger proves, or its sentence says something else.
+        """
+        if self.proof is None:
+            if self.guarantee != UNPROTECTED:
+                raise PrivacyError(f"privacy guarantee {self.guarantee!r} without a ledger")
+            return
+        proven, proven_rdp = _proven_epsilons(self.proof.ledger, self.proof.delta)
+        for name, claim, proof in (("", self.proof.epsilon, proven), ("RDP ", self.proof.epsilon_rdp, proven_rdp)):
+            if not claim >= proof - _TOLERANCE:
+                raise PrivacyError(
+                    f"the privacy statement claims {name}epsilon {claim:g}, but its ledger proves only {proof:.4f}; "
+                    "it was altered: fetch it anew"
+                )
+        if self.guarantee != PRIVATE or self.sentence != _sentence(self.proof.epsilon, self.proof.delta):
+            raise PrivacyError("the privacy statement's sentence is not that of its epsilon and delta")
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What follows the sentence, as lines to read: name and value."""
+        lines = [("trained on", self.trained_on)]
+        if self.proof is None:
+            return lines
+        proof = self.proof
+        lines += [
+            ("epsilon", f"{proof.epsilon:g} at delta {proof.delta:g}; by RDP, as a check, {proof.epsilon_rdp:g}"),
+            ("unit", f"{UNIT}; neighbours: {NEIGHBOURING}"),
+            ("accountant", f"{ACCOUNTANT} {proof.accountant_version}"),
+        ]
+        for number, mechanism in enumerate(proof.ledger, 1):
+            sampled = mechanism.sampling_probability < 1
+            who = f"Poisson sampling {mechanism.sampling_probability:.6g}" if sampled else "every image"
+            lines.append(
+                (
+                    f"mechanism {number}",
+                    f"{mechanism.name}: {mechanism.releases}; noise multiplier {mechanism.noise_multiplier:.6g}, "
+                    f"L2 sensitivity {mechanism.l2_sensitivity:.6g}, {who}, steps: {mechanism.steps:,}",
+                )
+            )
+        return [
+            *lines,
+            ("public", ", ".join(proof.public)),
+            ("not charged", NOT_CHARGED),
+            ("arithmetic", FLOATING_POINT),
+        ]
 
 
 def no_guarantee(trained_on: str) -> PrivacyStatement:
     """The statement of a generator that was trained without any formal protection."""
     return PrivacyStatement(
-        guarantee="none",
+        guarantee=UNPROTECTED,
         sentence=(
             "No formal privacy guarantee: the generator saw its training images unprotected, "
             "and what its images reveal about any one of them is not bounded."
         ),
         trained_on=trained_on,
     )
+
+
+def differential_privacy(
+    ledger: Ledger, delta: float, trained_on: str, public: tuple[str, ...] = PUBLIC
+) -> PrivacyStatement:
+    """The statement of a generator all of whose looks at its training images stand in ``ledger``.
+
+    Args:
+        ledger: every mechanism that was run; not empty.
+        delta: as of the budget.
+        trained_on: which images, in plain language.
+        public: what was used of the images without noise and without charge.
+
+    Raises:
+        PrivacyError: the ledger is empty, or proves no epsilon of at most 50.
+    """
+    if not ledger.mechanisms:
+        raise PrivacyError("no mechanism was charged, so that there is nothing to claim")
+    proven, proven_rdp = _proven_epsilons(ledger, delta)
+    epsilon = _rounded_up(proven)
+    return PrivacyStatement(
+        guarantee=PRIVATE,
+        sentence=_sentence(epsilon, delta),
+        trained_on=trained_on,
+        proof=PrivacyProof(
+            epsilon=epsilon,
+            delta=delta,
+            epsilon_rdp=_rounded_up(proven_rdp),
+            accountant_version=accountant_version(),
+            ledger=ledger,
+            public=public,
+        ),
+    )
+
+
+def claim_sha256(ledger: Ledger, delta: float) -> str:
+    """What a pinned epsilon is filed under: the SHA-256 over the ledger and delta."""
+    return sha256_of_json({"delta": float(delta), "mechanisms": ledger.to_list()})
+
+
+@functools.lru_cache(maxsize=64)
+def _proven_epsilons(ledger: Ledger, delta: float) -> tuple[float, float]:
+    """Epsilon by PLD and by RDP."""
+    pinned = PINNED_EPSILONS.get(claim_sha256(ledger, delta))
+    if pinned is not None:
+        return pinned
+    by_rdp = ledger.epsilon(delta, "rdp")
+    if by_rdp > MAX_EPSILON:
+        raise PrivacyError(f"the ledger proves no epsilon of at most {MAX_EPSILON:g}; that is no guarantee")
+    return ledger.epsilon(delta), by_rdp
+
+
+def _read_proof(document: dict[str, Any]) -> PrivacyProof:
+    for key, expected in _FIXED.items():
+        if document[key] != expected:
+            raise ValueError(f"the privacy statement's {key} is {document[key]!r:.80}; expected {expected!r}")
+    for key, low, high in (
+        ("epsilon", 0.0, MAX_EPSILON),
+        ("epsilon_rdp", 0.0, MAX_EPSILON + 1),
+        ("delta", MIN_DELTA, MAX_DELTA),
+    ):
+        if type(document[key]) not in (int, float) or not low <= document[key] <= high:
+            raise ValueError(f"the privacy statement's {key} is no number from {low:g} to {high:g}")
+    public = document["public"]
+    if not isinstance(public, list) or len(public) > _MAX_TEXTS:
+        raise ValueError(f"the privacy statement's list of what is public is no list of at most {_MAX_TEXTS}")
+    for text in (document["accountant_version"], *public):
+        if not isinstance(text, str) or not text.isprintable() or len(text) > _MAX_TEXT:
+            raise ValueError("the privacy statement holds what is no printable text")
+    try:
+        ledger = Ledger.from_list(document["mechanisms"])
+    except PrivacyError as error:
+        raise ValueError(str(error)) from error
+    if not ledger.mechanisms:
+        raise ValueError("the privacy statement has an empty ledger")
+    return PrivacyProof(
+        epsilon=float(document["epsilon"]),
+        delta=float(document["delta"]),
+        epsilon_rdp=float(document["epsilon_rdp"]),
+        accountant_version=document["accountant_version"],
+        ledger=ledger,
+        public=tuple(public),
+    )
+
+
+def _sentence(epsilon: float, delta: float) -> str:
+    factor = math.exp(epsilon)
+    shown = f"{math.ceil(factor * 100) / 100:.2f}" if factor < 100 else f"{math.ceil(factor):,}"
+    return (
+        "Differentially private: whatever these images tell, one training image more or less makes it at most "
+        f"{shown} times as likely (epsilon {epsilon:g}), apart from a probability of {delta:g} (delta)."
+    )
+
+
+def _rounded_up(epsilon: float) -> float:
+    return math.ceil(epsilon * _ROUNDING) / _ROUNDING

@@ -5,10 +5,9 @@ state is saved whole at the end of every epoch and on request, so that a resumed
 unbroken one.
 """
 
-import csv
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +19,18 @@ from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import Interrupted, TrainingError, UsageError
 from synthgen.fashion import NUM_CLASSES
-from synthgen.files import exclusive_lock, publish, remove_litter
+from synthgen.files import exclusive_lock, remove_litter
 from synthgen.pictures import save_contact_sheet
 from synthgen.recipe import Recipe
 from synthgen.shards import BLOCK_IMAGES, LabelRule, latents
 from synthgen.statement import no_guarantee
 from synthgen.training_plan import TrainingPlan, epoch_order
-from synthgen.training_state import STATE_NAME, open_state, read_header, write_state
+from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
 if TYPE_CHECKING:
     from synthgen.game import Game
 
-METRICS_NAME = "metrics.csv"
-_LOCK_NAME = ".lock"
+LOCK_NAME = ".lock"
 _NO_SIGNAL_LOSS = 1e-4  # a discriminator this sure of itself gives the generator nothing to learn from
 _LEAST_SPREAD = 1e-3  # standard deviation between images, in [0, 1]: below it the generator draws one picture
 
@@ -84,13 +82,13 @@ def train(
         TrainingError: the losses are no numbers any more or the game has collapsed; the last good state is kept.
         Interrupted: stopped on request; go on with ``resume``.
     """
-    _check_folder(out, resume)
+    check_folder(out, resume)
     import_tensorflow()
     from synthgen.game import Game
 
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(out / _LOCK_NAME) as alone:
+        with exclusive_lock(out / LOCK_NAME) as alone:
             if not alone:
                 raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
             remove_litter(out)
@@ -100,7 +98,7 @@ def train(
             else:
                 run.save_state()  # from here on the run can be resumed, whatever happens
             checkpoint = _play_on(run, on_step, on_epoch, should_stop)
-        (out / _LOCK_NAME).unlink(missing_ok=True)
+        (out / LOCK_NAME).unlink(missing_ok=True)
         return checkpoint
     except OSError as error:
         reason = error.strerror or str(error)
@@ -196,7 +194,7 @@ class _Run:
             "seconds": self._seconds,
         }
         write_state(self.out, header, self.game.state())
-        _write_metrics(self.out / METRICS_NAME, self.history)
+        write_metrics(self.out, EpochSummary, self.history)
 
     def restore(self) -> None:
         """Take up the saved state of the same recipe, seed and data."""
@@ -309,19 +307,17 @@ def sample_drawer(generator: Any, recipe: Recipe) -> Callable[[], npt.NDArray[np
     return draw_samples
 
 
-def _check_folder(out: Path, resume: bool) -> None:
+def check_folder(out: Path, resume: bool, may_hold: Collection[str] = ()) -> None:
+    """Refuse a folder that cannot take a new run, or has none to resume.
+
+    Raises:
+        UsageError: nothing to resume, an interrupted run not to be resumed, or files beyond ``may_hold``.
+    """
     has_state = (out / STATE_NAME).is_file()
     if resume and not has_state:
         raise UsageError(f"{out}: nothing to resume here; expected a {STATE_NAME}")
     if not resume and has_state:
         raise UsageError(f"{out}: holds an interrupted run; go on with --resume or choose another --out")
-    leftovers = {_LOCK_NAME, "samples"}  # of a run that was killed before it had anything to save
+    leftovers = {LOCK_NAME, "samples", *may_hold}  # of a run that was killed before it had anything to save
     if not resume and out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - leftovers):
         raise UsageError(f"{out}: is not empty; choose a new folder with --out")
-
-
-def _write_metrics(path: Path, history: list[EpochSummary]) -> None:
-    with publish(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, list(EpochSummary.__dataclass_fields__))
-        table.writeheader()
-        table.writerows(asdict(summary) for summary in history)

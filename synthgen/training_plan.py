@@ -42,11 +42,15 @@ def plan_training(recipe: AdversarialRecipe, data_folder: Path | None = None, se
         seed: 0 to 2^32 - 1.
 
     Raises:
-        UsageError: the seed is out of range.
+        UsageError: the seed is out of range, or the recipe has a privacy budget, which this method cannot keep.
         DataError: the real images are missing or malformed, or too few for the recipe.
     """
     if not 0 <= seed <= MAX_TRAINING_SEED:
         raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
+    if recipe.privacy:
+        raise UsageError(
+            f"recipe '{recipe.name}': has a [privacy] budget, but method '{recipe.method}' protects nothing"
+        )
     plan = TrainingPlan(recipe=recipe, data=training_images(recipe, data_folder), seed=seed)
     section = recipe.training
     if len(plan.data) < section.batch_size:

@@ -1,8 +1,10 @@
 """The state of an unfinished training run: one file, whole or absent, from which the run goes on exactly."""
 
 import contextlib
+import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from synthgen.errors import TrainingError, UsageError
 from synthgen.files import MALFORMED, publish
 
 STATE_NAME = "training-state.npz"
+METRICS_NAME = "metrics.csv"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -47,3 +50,11 @@ def open_state(out: Path) -> Iterator[Arrays]:
             yield state
     except MALFORMED as error:
         raise TrainingError(f"{path}: cannot be resumed from: {error}; start anew in another --out") from error
+
+
+def write_metrics(out: Path, kind: type[Any], history: Sequence[Any]) -> None:
+    """Publish a run's history, dataclasses of one ``kind``, as a table with a line for each."""
+    with publish(out / METRICS_NAME) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, [field.name for field in fields(kind)])
+        table.writeheader()
+        table.writerows(asdict(entry) for entry in history)

@@ -83,7 +83,8 @@ def verify(
     splits = (manifest,) if problems else load_manifests(folder)
     for split in splits:
         problems += _shard_problems(folder, split, workers, files_only, progress)
-    problems = problems or [*_stranger_problems(folder, splits), *_origin_problems(manifest, checkpoint)]
+    problems = problems or _stranger_problems(folder, splits)
+    problems += _origin_problems(manifest, checkpoint)
     regenerated = 0
     if regenerate and checkpoint and not problems:
         for split in splits:

@@ -17,8 +17,9 @@ from synthgen import generation
 from synthgen.checkpoint import Checkpoint, save_checkpoint
 from synthgen.generation import generate, plan_export
 from synthgen.manifest import Manifest, write_manifest
+from synthgen.privacy.ledger import Ledger, Mechanism
 from synthgen.recipe import Recipe, load_recipe
-from synthgen.statement import no_guarantee
+from synthgen.statement import PrivacyStatement, differential_privacy, no_guarantee
 
 DATA = Path(__file__).parent / "data"
 SAMPLE = ["data.official=false"]  # the tiny sample is real, but not the official 70,000
@@ -44,13 +45,29 @@ def unlabelled_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoin
     return _untrained(load_recipe("notebook", sizes), tmp_path_factory.mktemp("checkpoint") / "unlabelled")
 
 
-def _untrained(recipe: Recipe, path: Path) -> Checkpoint:
+@pytest.fixture(scope="session")
+def private_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """An untrained conditional generator with a claim of differential privacy, about epsilon 1."""
+    means = Mechanism(name="class means", releases="ten noisy sums", noise_multiplier=6.0, l2_sensitivity=1.0)
+    teacher = Mechanism(
+        name="teacher",
+        releases="noisy gradients",
+        noise_multiplier=20.0,
+        l2_sensitivity=1.0,
+        sampling_probability=0.125,
+        steps=100,
+    )
+    privacy = differential_privacy(Ledger((means, teacher)), 1e-5, "60,000 images of nobody")
+    return _untrained(tiny_recipe, tmp_path_factory.mktemp("checkpoint") / "private", privacy)
+
+
+def _untrained(recipe: Recipe, path: Path, privacy: PrivacyStatement | None = None) -> Checkpoint:
     import keras
 
     from synthgen.networks import build_generator
 
     keras.utils.set_random_seed(1)
-    return save_checkpoint(path, build_generator(recipe), recipe, no_guarantee("nothing: untrained"), {})
+    return save_checkpoint(path, build_generator(recipe), recipe, privacy or no_guarantee("nothing: untrained"), {})
 
 
 @pytest.fixture

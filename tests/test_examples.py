@@ -1,42 +1,45 @@
-"""The examples run, and read every format."""
+import io
 
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
-import numpy as np
 import pytest
-from conftest import DATA
+import tensorflow as tf
 
-from synthgen.manifest import load_manifest
-from synthgen.verification import read_set
-from synthgen.writers import WRITERS
+from synthgen.examples import example_bytes, next_record, parse_example
 
-PROGRAM = Path(__file__).parents[1] / "examples" / "train_classifier.py"
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("train_classifier", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def by_tensorflow(index: int, label: int | None, **more) -> bytes:
+    train = tf.train
+    feature = {
+        "image": train.Feature(bytes_list=train.BytesList(value=[IMAGE])),
+        "id": train.Feature(int64_list=train.Int64List(value=[index])),
+        **more,
+    }
+    if label is not None:
+        feature["label"] = train.Feature(int64_list=train.Int64List(value=[label]))
+    return train.Example(features=train.Features(feature=feature)).SerializeToString(deterministic=True)
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
-def test_the_classifier_reads_every_format(example, export, tmp_path, file_format: str):
-    export(tmp_path / "set", count=40, file_format=file_format, split="test")
-    images, labels = example.LOADERS[file_format](tmp_path / "set", "test")
-    (batch,) = read_set(tmp_path / "set", load_manifest(tmp_path / "set"))
-    order = np.argsort(batch.labels, kind="stable") if file_format == "png" else slice(None)
-    np.testing.assert_array_equal(images, batch.images[order])
-    np.testing.assert_array_equal(labels, batch.labels[order])
+@pytest.mark.parametrize("index", [0, 127, 128, 300, 2**31, 2**63 - 1])
+@pytest.mark.parametrize("label", [None, 0, 9])
+def test_an_example_is_the_bytes_that_tensorflow_writes(index: int, label: int | None):
+    record = example_bytes(IMAGE, index, label)
+    assert record == by_tensorflow(index, label)
+    assert parse_example(record) == (IMAGE, label)
 
 
-def test_the_classifier_prints_its_accuracy_on_real_images(export, tmp_path):
-    export(tmp_path / "set", count=256)
-    command = [sys.executable, PROGRAM, tmp_path / "set", "--epochs", "1", "--data", DATA, "--allow-unofficial"]
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "trained on 256 synthetic images, tested on 100 real ones: " in result.stdout.splitlines()[-1]
+def test_an_example_of_another_make_is_read():
+    more = {"zebra": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))}
+    assert parse_example(by_tensorflow(5, 3, **more)) == (IMAGE, 3)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, -1])
+def test_a_cut_record_is_refused(cut: int):
+    with pytest.raises((ValueError, KeyError)):
+        parse_example(example_bytes(IMAGE, 1, 1)[:cut])
+
+
+def test_a_record_that_claims_too_much_is_refused():
+    with pytest.raises(ValueError, match="claims"):
+        next_record(io.BufferedReader(io.BytesIO((1 << 40).to_bytes(8, "little") + bytes(8))))
+    assert next_record(io.BufferedReader(io.BytesIO(b""))) is None

@@ -1,17 +1,20 @@
 """Determinism, resuming, and what an output folder may hold."""
 
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from synthgen.checkpoint import load_checkpoint
 from synthgen.claim import WORK_FOLDER
-from synthgen.errors import ExportError, UsageError
+from synthgen.errors import ExportError, PrivacyError, UsageError
 from synthgen.generation import generate, plan_export
 from synthgen.manifest import load_manifest
 from synthgen.verification import read_set, verify
@@ -246,6 +249,43 @@ def test_an_unprotected_checkpoint_needs_a_word(tiny_checkpoint, tmp_path):
     plan = plan_export(tiny_checkpoint, count=10, file_format="npz")
     with pytest.raises(ExportError, match="--allow-unprotected"):
         generate(tiny_checkpoint, plan, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_builtin_one_needs_the_word_too_unless_it_is_the_default(tmp_path, monkeypatch):
+    conditional = load_checkpoint("conditional")
+    monkeypatch.setattr("synthgen.generation.DEFAULT_CHECKPOINT", "private")
+    with pytest.raises(ExportError, match="--allow-unprotected"):
+        generate(conditional, plan_export(conditional, count=1, file_format="npz"), tmp_path / "set")
+
+
+def test_a_private_checkpoint_needs_no_word_and_its_claim_travels_whole(private_checkpoint, tmp_path):
+    plan = plan_export(private_checkpoint, count=10, file_format="npz")
+    manifest = generate(
+        private_checkpoint, plan, tmp_path / "set", max_epsilon=private_checkpoint.privacy.proof.epsilon
+    )
+    assert manifest.privacy == load_manifest(tmp_path / "set").privacy == private_checkpoint.privacy
+    assert verify(tmp_path / "set", regenerate=10, checkpoint=private_checkpoint).sound
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1e-9])
+def test_a_looser_guarantee_than_asked_for_is_refused(private_checkpoint, tiny_checkpoint, tmp_path, epsilon: float):
+    for checkpoint, found in ((private_checkpoint, "has epsilon"), (tiny_checkpoint, "has no formal")):
+        plan = plan_export(checkpoint, count=10, file_format="npz")
+        with pytest.raises(ExportError, match=found):
+            generate(checkpoint, plan, tmp_path / "set", allow_unprotected=True, max_epsilon=epsilon)
+    for senseless in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(UsageError, match="max_epsilon"):
+            generate(private_checkpoint, plan, tmp_path / "set", max_epsilon=senseless)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_claim_lowered_in_memory_is_not_exported(private_checkpoint, tmp_path):
+    privacy = private_checkpoint.privacy
+    lowered = replace(privacy, proof=replace(privacy.proof, epsilon=0.5))
+    plan = plan_export(private_checkpoint, count=10, file_format="npz")
+    with pytest.raises(PrivacyError, match=r"claims epsilon 0\.5, but its ledger proves only"):
+        generate(replace(private_checkpoint, privacy=lowered), plan, tmp_path / "set")
     assert not (tmp_path / "set").exists()
 
 

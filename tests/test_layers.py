@@ -11,14 +11,38 @@ PACKAGE = Path(__file__).parents[1] / "synthgen"
 
 LAYERS = [
     {"errors", "fashion"},
-    {"files", "shards", "statement", "environment", "hdf5", "crew", "png", "examples"},
-    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.mechanisms", "privacy.accounting"},
-    {"manifest", "datasets", "networks", "losses", "memorisation", "training_state", "privacy.ledger"},
+    {
+        "files",
+        "shards",
+        "environment",
+        "hdf5",
+        "crew",
+        "png",
+        "examples",
+        "privacy.mechanisms",
+        "privacy.accounting",
+        "privacy.per_example",
+    },
+    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.ledger"},
+    {"statement", "datasets", "networks", "losses", "memorisation", "training_state", "privacy.teacher"},
+    {"features"},
+    {"manifest", "privacy.release"},
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan"},
     {"croissant"},
     {"cards"},
-    {"training", "sampling", "integrity", "utility", "reference", "inception"},
-    {"export_plan", "outputs"},
+    {
+        "training",
+        "sampling",
+        "integrity",
+        "utility",
+        "reference",
+        "inception",
+        "private_game",
+        "private_plan",
+        "matching",
+        "matching_plan",
+    },
+    {"export_plan", "outputs", "private_training", "matching_training"},
     {"shard_files"},
     {"ray_engine"},
     {"generation"},
@@ -31,7 +55,19 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-LIGHT = sorted(set(RANK) - {"networks", "losses", "game", "classifiers", "reference", "inception", "__main__"})
+HEAVY = {
+    "classifiers",
+    "features",
+    "game",
+    "inception",
+    "losses",
+    "matching",
+    "networks",
+    "privacy.per_example",
+    "private_game",
+    "reference",
+}
+LIGHT = sorted(set(RANK) - HEAVY - {"__main__"})
 
 
 def imported_modules(path: Path) -> set[str]:

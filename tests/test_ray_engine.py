@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from synthgen.errors import UsageError
 from synthgen.generation import generate, plan_export
 from synthgen.verification import verify
 
@@ -52,10 +51,3 @@ def test_a_lost_node_changes_nothing(cluster, tiny_checkpoint, tmp_path):
     killed[0].join()
     assert manifest == whole
     assert verify(tmp_path / "set").sound
-
-
-def test_no_cluster_is_one_line(tiny_checkpoint, tmp_path):
-    pytest.importorskip("ray")
-    plan = plan_export(tiny_checkpoint, count=10, file_format="npz")
-    with pytest.raises(UsageError, match="no Ray cluster answers"):
-        generate(tiny_checkpoint, plan, tmp_path / "set", engine="ray", address="127.0.0.1:1", allow_unprotected=True)

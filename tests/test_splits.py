@@ -129,6 +129,12 @@ def test_bad_requests_are_refused(tiny_checkpoint, splits: str):
         plan_splits(tiny_checkpoint, splits, file_format="npz")
 
 
+def test_an_unprotected_checkpoint_needs_a_word(tiny_checkpoint, tmp_path):
+    with pytest.raises(ExportError, match="--allow-unprotected"):
+        generate_splits(tiny_checkpoint, plan_splits(tiny_checkpoint, SPLITS, file_format="npz"), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
     command = [

@@ -181,7 +181,8 @@ def test_an_edited_manifest_is_found(copy, change, words: str):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m.update(schema_version=2), "schema_version 2; this version reads 1"),
+        (lambda m: m.update(schema_version=3), "schema_version 3; this version reads 1 and 2"),
+        (lambda m: m.update(schema_version=2), "its shards are not in lists"),
         (lambda m: m.update(count=701, class_counts=[71, *m["class_counts"][1:]]), "the shards do not add up to count"),
         (lambda m: m.update(count="700"), "count is '700'; expected int"),
         (lambda m: m.update(seed=-1), "seed -1 is out of range"),

@@ -17,6 +17,7 @@ from synthgen.errors import PrivacyError
 
 MAX_EPSILON = 50.0  # beyond it a guarantee says nothing, and its loss distribution grows without end
 MIN_DELTA, MAX_DELTA = 1e-12, 1e-2
+_MAX_LOSS = 100.0  # summed privacy losses that PLD follows, at 10,000 points a unit
 _MAX_TRIALS = 100
 _RELATIVE_TOLERANCE = 1e-3  # of the budget, left unspent by a calibration
 
@@ -56,8 +57,9 @@ def epsilon_of(mechanisms: Sequence[Priced], delta: float, accountant: str = "pl
     Args:
         mechanisms: Gaussian mechanisms; an empty sequence costs nothing.
         delta: 1e-12 to 0.01.
-        accountant: ``pld`` or ``rdp``. Where RDP already says more than 50, PLD is spared the work and RDP's bound,
-            which is the larger one, is returned.
+        accountant: ``pld`` or ``rdp``. Where RDP already says more than 50, or the loss distributions would be vast
+            (dozens of mechanisms, or hardly any noise), RDP's bound is returned for PLD's, so that no ledger takes
+            more than seconds.
 
     Raises:
         PrivacyError: delta or the accountant's name is out of range.
@@ -68,7 +70,8 @@ def epsilon_of(mechanisms: Sequence[Priced], delta: float, accountant: str = "pl
     if not mechanisms:
         return 0.0
     bound = _epsilon_rdp(mechanisms, delta)
-    if accountant == "rdp" or bound > MAX_EPSILON:
+    vast = sum(_largest_loss(mechanism) for mechanism in mechanisms) > _MAX_LOSS
+    if accountant == "rdp" or bound > MAX_EPSILON or vast:
         return bound
     return _epsilon_pld(mechanisms, delta)
 
@@ -142,6 +145,13 @@ def _epsilon_pld(mechanisms: Sequence[Priced], delta: float) -> float:
         for mechanism in mechanisms:
             accountant.compose(_event(mechanism))
         return float(accountant.get_epsilon(delta))
+
+
+def _largest_loss(mechanism: Priced) -> float:
+    """The privacy loss at nine standard deviations: how far the distribution of a mechanism reaches."""
+    steps = mechanism.steps if mechanism.sampling_probability == 1 else 1  # sampled: of each step
+    mean = steps / (2 * mechanism.noise_multiplier**2)
+    return mean + 9 * math.sqrt(2 * mean)
 
 
 def _epsilon_rdp(mechanisms: Sequence[Priced], delta: float) -> float:

@@ -14,6 +14,8 @@ from synthgen.errors import PrivacyError
 from synthgen.files import exclusive_lock, sha256_of_json, write_json
 from synthgen.privacy.accounting import Budget, epsilon_of
 
+LEDGER_NAME = "ledger.json"  # in a run's folder
+LEDGER_FILES = {LEDGER_NAME, LEDGER_NAME + ".lock"}  # a killed run leaves them; what they say was spent still counts
 MAX_MECHANISMS = 32
 MAX_STEPS = 1_000_000  # of a whole ledger: what the accountant prices in seconds
 _MAX_TEXT = 300

@@ -1,0 +1,124 @@
+"""A generator that learns to match released statistics: the private recipe's second half.
+
+For each class the mean embedding of what it draws is brought to the released one: the maximum mean discrepancy of
+Gretton et al. 2012 ("A kernel two-sample test", section 3) for the kernel ⟨φ(x), φ(y)⟩, in its unbiased form. The
+teacher adds a margin: an image of a class is one that the teacher takes for that class.
+
+Nothing here sees a real image, so that any of it may be run, seeded and repeated at will.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from synthgen.fashion import NUM_CLASSES
+from synthgen.features import embedding, look, normalised_scattering
+from synthgen.game import constant_then_linear
+from synthgen.networks import build_generator
+from synthgen.privacy.release import Release
+from synthgen.recipe import StatisticsRecipe
+
+
+class Match(NamedTuple):
+    """How one batch compares with the release.
+
+    Attributes:
+        distance: squared maximum mean discrepancy, the mean over the classes; an unbiased estimate, so that it may
+            be below 0.
+        agreement: the share of images that the teacher takes for the class they were drawn for.
+    """
+
+    distance: float
+    agreement: float
+
+
+class Matching:
+    """A generator on its way to the release.
+
+    Args:
+        recipe: the generator and its training.
+        release: what it is to match.
+        seed: decides initial weights and latents; 0 to 2^32 - 1.
+    """
+
+    def __init__(self, recipe: StatisticsRecipe, release: Release, seed: int) -> None:
+        keras.utils.set_random_seed(seed)
+        self._recipe, self._seed = recipe, seed
+        self._means = tf.constant(release.means)
+        self._teacher = tf.constant(release.teacher.weights), tf.constant(release.teacher.bias)
+        self.generator = build_generator(recipe)
+        self._averaged = build_generator(recipe) if recipe.training.ema_decay else None
+        if self._averaged is not None:
+            self._averaged.set_weights(self.generator.get_weights())
+        section = recipe.training
+        rate = constant_then_linear(section.learning_rate, section.steps)
+        self._optimizer = keras.optimizers.Adam(rate, beta_1=section.beta_1, beta_2=section.beta_2)
+        self._optimizer.build(self.generator.trainable_variables)
+        self._graph = tf.function(self._step)
+
+    @property
+    def best_generator(self) -> keras.Model:
+        """The generator to keep: the one with averaged weights where the recipe asks for it."""
+        return self._averaged or self.generator
+
+    def step(self, number: int) -> Match:
+        """One step of the optimiser; ``number`` decides its latents."""
+        distance, agreement = self._graph(tf.constant(number, tf.int64))
+        return Match(float(distance), float(agreement))
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything that changes in training, as arrays under names that sort in a fixed order."""
+        return {f"v{i:05d}": v.value.numpy() for i, v in enumerate(self._variables())}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take up a ``state``; raises KeyError or ValueError when it is not that of such a training."""
+        for i, variable in enumerate(self._variables()):
+            variable.assign(state[f"v{i:05d}"])
+
+    def _variables(self) -> list[keras.Variable]:
+        owners = [self.generator, *([self._averaged] if self._averaged else []), self._optimizer]
+        return [variable for owner in owners for variable in owner.variables]
+
+    def _step(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        section = self._recipe.training
+        labels = tf.range(section.images_per_class * NUM_CLASSES) % NUM_CLASSES
+        with tf.GradientTape() as tape:
+            views = look(self._draw(labels, number))
+            distance = self._distance(embedding(views))
+            margins = self._margins(normalised_scattering(views.scattering), labels)
+            loss = distance + section.margin_weight * tf.reduce_mean(tf.nn.relu(-margins))
+        gradients = tape.gradient(loss, self.generator.trainable_variables)
+        self._optimizer.apply(gradients, self.generator.trainable_variables)
+        if self._averaged is not None:
+            rate = 1.0 - section.ema_decay
+            for average, weight in zip(self._averaged.weights, self.generator.weights, strict=True):
+                average.assign_add((weight - average) * rate)
+        return distance, tf.reduce_mean(tf.cast(margins > 0, tf.float32))
+
+    def _draw(self, labels: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        latent, seed = self._recipe.latent, tf.stack([tf.constant(self._seed, tf.int64), number])
+        normal = latent.distribution == "gaussian"
+        draw = tf.random.stateless_normal if normal else tf.random.stateless_uniform
+        noise = draw([tf.shape(labels)[0], latent.size], seed)
+        return self.generator([noise, tf.one_hot(labels, NUM_CLASSES)], training=True)
+
+    def _distance(self, embedded: tf.Tensor) -> tf.Tensor:
+        """The unbiased squared distance of the batch's class means from the released ones; images in label order."""
+        count = self._recipe.training.images_per_class
+        by_class = tf.reshape(embedded, [count, NUM_CLASSES, -1])
+        means = tf.reduce_mean(by_class, axis=0)
+        biased = tf.reduce_sum(tf.square(means - self._means)) / NUM_CLASSES
+        spread = tf.reduce_sum(tf.square(by_class - means)) / NUM_CLASSES
+        return biased - spread / (count * (count - 1))
+
+    def _margins(self, rows: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """By how much the teacher prefers each image's own class to the next likely one, in logits."""
+        weights, bias = self._teacher
+        logits = rows @ weights + bias
+        own = tf.one_hot(labels, NUM_CLASSES)
+        other = tf.reduce_max(tf.where(own > 0, np.float32(-np.inf), logits), axis=1)
+        return tf.reduce_sum(logits * own, axis=1) - other

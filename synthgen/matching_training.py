@@ -1,0 +1,241 @@
+"""Training on released statistics: one private look at the real images, then as much training as you like.
+
+Each of the look's two mechanisms is charged to a ledger on disk before it runs. What it releases is published as a
+whole; from then on the real images are not touched again. A run killed within the look has spent its budget on
+nothing, and says so when it is resumed.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
+from synthgen.environment import import_tensorflow, made_with
+from synthgen.errors import Interrupted, PrivacyError, TrainingError, UsageError
+from synthgen.files import exclusive_lock, remove_litter
+from synthgen.matching_plan import MatchingPlan
+from synthgen.pictures import save_contact_sheet
+from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME, OpenLedger
+from synthgen.privacy.release import Release, look_privately
+from synthgen.statement import PUBLIC, differential_privacy
+from synthgen.training import LOCK_NAME, check_folder, sample_drawer
+from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
+
+if TYPE_CHECKING:
+    from synthgen.matching import Match
+
+RELEASE_NAME = "release.h5"
+_PUBLIC = tuple(fact for fact in PUBLIC if fact != "equal class counts")  # they are released, with noise
+_MEMORY = 0.05  # weight of the newest figure in a running mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingProgress:
+    """Where a run stands; every figure is of generated images and of what was released."""
+
+    step: int
+    distance: float  # squared maximum mean discrepancy from the release; a running mean
+    agreement: float  # of the teacher with the class an image was drawn for; a running mean
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"step {self.step:,}, distance {self.distance:.5f}, agreement {self.agreement:.4f}"
+
+
+OnStep = Callable[[int, int, dict[str, float]], None]  # (steps done, of, the latest figures)
+OnStage = Callable[[str, int, int], None]  # (what the private look is at, done, of)
+
+
+def train_by_matching(
+    plan: MatchingPlan,
+    out: Path,
+    *,
+    resume: bool = False,
+    on_stage: OnStage = lambda stage, done, of: None,
+    on_step: OnStep = lambda done, of, figures: None,
+    on_look: Callable[[MatchingProgress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Checkpoint:
+    """Look at the real images once, within the budget, then train a generator; leave its checkpoint in ``out``.
+
+    Args:
+        plan: see ``plan_matching``.
+        out: the folder of the checkpoint; new or empty unless ``resume``. Beside the checkpoint it receives
+            ``ledger.json``, ``release.h5``, ``metrics.csv``, ``samples/`` and, until training is done, the state to
+            resume from.
+        resume: go on with the interrupted run in ``out``.
+        on_stage: called during the private look.
+        on_step: called after every step of the generator.
+        on_look: called whenever a picture has been drawn and the state saved.
+        should_stop: asked after the look and after every step; when true the state is saved and ``Interrupted``
+            raised.
+
+    Raises:
+        UsageError: ``out`` holds another run, or there is nothing to resume.
+        PrivacyError: the ledger is spoilt or of another budget, or was spent on a look that was cut short.
+        TrainingError: the folder cannot be written, or the distance is no number any more.
+        Interrupted: stopped on request; go on with ``resume``.
+    """
+    check_folder(out, resume, may_hold=LEDGER_FILES)
+    if resume and not (out / LEDGER_NAME).is_file():
+        raise PrivacyError(f"{out}: {LEDGER_NAME} is missing, so what was spent is unknown; start in a new folder")
+    import_tensorflow()
+    try:
+        (out / "samples").mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(out / LOCK_NAME) as alone:
+            if not alone:
+                raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
+            remove_litter(out)
+            ledger = OpenLedger.open(out / LEDGER_NAME, plan.budget)
+            if resume:
+                _expect_same_run(plan, out)
+            else:
+                write_state(out, {**_identity(plan), "step": 0}, {})  # what --resume will look for
+            release = _release(plan, out, ledger, on_stage)
+            checkpoint = _play_on(_Run(plan, out, ledger, release), on_step, on_look, should_stop)
+        for name in (LOCK_NAME, LEDGER_NAME + ".lock"):
+            (out / name).unlink(missing_ok=True)
+        return checkpoint
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+
+
+def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStage) -> Release:
+    """What was released in ``out`` before, or else the private look itself."""
+    path = out / RELEASE_NAME
+    if path.exists():
+        return Release.load(path)
+    if len(ledger.ledger):
+        raise PrivacyError(
+            f"{out}: the private look was cut short when its budget had been charged; start anew in another --out, "
+            "and let the look, a minute or two, come to its end"
+        )
+    release = look_privately(plan.data.images, plan.data.labels, plan.look, ledger.charge, on_stage)
+    release.save(path)
+    return release
+
+
+def _play_on(
+    run: "_Run",
+    on_step: OnStep,
+    on_look: Callable[[MatchingProgress], None],
+    should_stop: Callable[[], bool],
+) -> Checkpoint:
+    section = run.plan.recipe.training
+    while run.step < section.steps:
+        if should_stop():
+            run.save_state()
+            raise Interrupted(f"stopped after {run.step} of {section.steps} steps, all saved; go on with --resume")
+        on_step(run.advance(), section.steps, run.figures)
+        if run.step % section.sample_every_steps == 0 or run.step == section.steps:
+            on_look(run.look())
+    return run.complete()
+
+
+class _Run:
+    """One run after its look: the generator, and where it stands."""
+
+    def __init__(self, plan: MatchingPlan, out: Path, ledger: OpenLedger, release: Release) -> None:
+        from synthgen.matching import Matching
+
+        self.plan, self.out = plan, out
+        self.step = 0
+        self.figures: dict[str, float] = {}
+        self.history: list[MatchingProgress] = []
+        self._ledger = ledger
+        self._matching: Matching = Matching(plan.recipe, release, plan.seed)
+        self._seconds = 0.0
+        self._draw_samples = sample_drawer(self._matching.best_generator, plan.recipe)
+        self._restore()
+
+    def advance(self) -> int:
+        """One step of the generator; returns the number of steps done."""
+        began = time.monotonic()
+        match = self._matching.step(self.step)
+        if not match.distance < float("inf"):
+            raise TrainingError(
+                f"the distance from the release became {match.distance} at step {self.step}: lower the learning rate "
+                "and train anew in another --out"
+            )
+        self._remember(match)
+        self.step += 1
+        self._seconds += time.monotonic() - began
+        return self.step
+
+    def look(self) -> MatchingProgress:
+        """Draw a picture, and save that, the checkpoint and the state."""
+        progress = MatchingProgress(step=self.step, seconds=round(self._seconds, 2), **self.figures)
+        self.history.append(progress)
+        images = self._draw_samples()
+        for path in (self.out / "samples" / f"step-{self.step:06d}.png", self.out / SAMPLES_NAME):
+            save_contact_sheet(path, images, columns=10)
+        self._save_checkpoint()
+        self.save_state()
+        return progress
+
+    def save_state(self) -> None:
+        """Publish all that a resumed run needs, in one file, and the metrics table beside it."""
+        header = {
+            **_identity(self.plan),
+            "step": self.step,
+            "figures": self.figures,
+            "seconds": self._seconds,
+            "history": [asdict(progress) for progress in self.history],
+        }
+        write_state(self.out, header, self._matching.state())
+        write_metrics(self.out, MatchingProgress, self.history)
+
+    def complete(self) -> Checkpoint:
+        """The checkpoint that the last look left; the state to resume from is of no more use."""
+        checkpoint = load_checkpoint(self.out)
+        (self.out / STATE_NAME).unlink(missing_ok=True)
+        return checkpoint
+
+    def _restore(self) -> None:
+        header = read_header(self.out)
+        if not header["step"]:
+            return
+        with open_state(self.out) as state:
+            self._matching.restore(state)
+        self.step, self.figures, self._seconds = header["step"], header["figures"], header["seconds"]
+        self.history = [MatchingProgress(**progress) for progress in header["history"]]
+
+    def _remember(self, match: "Match") -> None:
+        for name, value in match._asdict().items():
+            self.figures[name] = value + (1 - _MEMORY) * (self.figures.get(name, value) - value)
+
+    def _save_checkpoint(self) -> None:
+        plan = self.plan
+        training = {
+            "steps": self.step,
+            "seed": plan.seed,
+            "seconds": round(self._seconds, 1),
+            "data": {"images": len(plan.data)},
+            "history": [asdict(progress) for progress in self.history],
+            "made_with": made_with(),
+        }
+        origin = "Fashion-MNIST" if plan.recipe.data.official else "the user's own images"
+        trained_on = f"{len(plan.data):,} images of {origin}, training split"
+        statement = differential_privacy(self._ledger.ledger, plan.budget.delta, trained_on, _PUBLIC)
+        save_checkpoint(self.out, self._matching.best_generator, plan.recipe, statement, training)
+
+
+def _expect_same_run(plan: MatchingPlan, out: Path) -> None:
+    header = read_header(out)
+    different = [name for name, value in _identity(plan).items() if header.get(name) != value]
+    if different:
+        raise UsageError(f"{out}: holds a run with different {', '.join(different)}; choose another --out")
+
+
+def _identity(plan: MatchingPlan) -> dict[str, Any]:
+    """What must be equal for a resumed run to be the same run."""
+    return {
+        "recipe": plan.recipe.to_dict(),
+        "seed": plan.seed,
+        "images": len(plan.data),
+        "noise_multipliers": [plan.look.teacher.noise_multiplier, plan.look.embedding.noise_multiplier],
+        "made_with": made_with(),
+    }
