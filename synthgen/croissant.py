@@ -243,10 +243,8 @@ def _activity(manifest: Manifest) -> dict[str, Any]:
         "labels": manifest.labels,
         "privacy guarantee": manifest.privacy.guarantee,
     }
-    for name in ("epsilon", "delta"):
-        value = getattr(manifest.privacy, name, None)
-        if value is not None:
-            properties[name] = value
+    if (proof := manifest.privacy.proof) is not None:
+        properties |= {"epsilon": proof.epsilon, "delta": proof.delta}
     return {
         "@type": "prov:Activity",
         "name": f"synthgen export, split {manifest.split}",

@@ -33,7 +33,16 @@ from synthgen.shard_files import FinishedShard, Progress, finished_shard, genera
 from synthgen.shards import BLOCK_IMAGES, LabelRule, Shard, ShardPlan
 from synthgen.writers import write_sidecars
 
-__all__ = ["Export", "default_workers", "generate", "generate_share", "merge", "plan_export", "write_set"]
+__all__ = [
+    "Export",
+    "default_workers",
+    "expect_guarantee",
+    "generate",
+    "generate_share",
+    "merge",
+    "plan_export",
+    "write_set",
+]
 
 OnShard = Callable[[int, int], None]  # (shards done, of)
 
@@ -384,6 +393,7 @@ def _one_line_errors(out: str | Path) -> Iterator[None]:
 
 
 def expect_guarantee(checkpoint: Checkpoint, allow_unprotected: bool, max_epsilon: float | None) -> None:
+    """Raise ExportError unless the checkpoint's privacy guarantee is what ``generate`` is asked to insist on."""
     if max_epsilon is not None and not 0 < max_epsilon < math.inf:
         raise UsageError(f"max_epsilon {max_epsilon}; expected a number above 0")
     checkpoint.privacy.expect_proven()  # again: a checkpoint may be built in memory

@@ -73,6 +73,8 @@ def count_operations(limit: int | None, write: Callable[[int], None]) -> None:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Every file that bears a final name."""
+    if not folder.is_dir():  # killed before it was made
+        return {}
     tops = [path for path in folder.iterdir() if path.name != WORK_FOLDER and path.suffix != ".partial"]
     files = [file for top in tops for file in ([top] if top.is_file() else top.rglob("*")) if file.is_file()]
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,15 +49,8 @@ def test_every_format_has_a_loader_that_compiles(manifest, file_format: str, lab
 
 
 def test_a_private_checkpoints_epsilon_and_delta_are_in_the_provenance(manifest):
-    @dataclasses.dataclass(frozen=True)
-    class Private:
-        guarantee: str = "differential_privacy"
-        sentence: str = "Differentially private."
-        trained_on: str = "60,000 images"
-        epsilon: float = 1.0
-        delta: float = 1e-5
-
-    document = croissant([dataclasses.replace(manifest, privacy=Private())])
+    private = SimpleNamespace(**vars(manifest.privacy) | {"proof": SimpleNamespace(epsilon=1.0, delta=1e-5)})
+    document = croissant([dataclasses.replace(manifest, privacy=private)])
     told = {p["name"]: p["value"] for p in document["prov:wasGeneratedBy"][0]["additionalProperty"]}
     assert (told["epsilon"], told["delta"], told["seed"]) == (1.0, 1e-5, "0")
 
