@@ -2,21 +2,31 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+    --no-emit-index-url --no-emit-find-links
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= dataset
 COUNT ?= 60000
 FORMAT ?= tfrecord
 
 .DEFAULT_GOAL := help
-.PHONY: help install dataset test test-ray lint format bench build clean
+.PHONY: help install dataset test test-slow test-interop test-ray lint format bench build audit lock release clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: $(VENV)/installed ## Make the environment in .venv
 
-$(VENV)/installed: pyproject.toml
+# Every package at the version, and with the hash, of constraints/ci.txt; the project itself is built with those.
+$(VENV)/installed: pyproject.toml constraints/ci.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) install --require-hashes --requirement constraints/ci.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/installed-interop: $(VENV)/installed constraints/interop.txt
+	$(PIP) install --constraint constraints/interop.txt --no-build-isolation --editable '.[interop]'
 	@touch $@
 
 dataset: install ## Export 60,000 labelled images from the shipped checkpoint and verify them (OUT, COUNT, FORMAT)
@@ -24,11 +34,17 @@ dataset: install ## Export 60,000 labelled images from the shipped checkpoint an
 	$(BIN)/synthgen verify $(OUT) --regenerate 256
 
 test: install ## Run the tests
-	$(BIN)/python -m pytest -q -m 'not ray' --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 test-ray: install ## Run the tests of the Ray engine, on two emulated nodes (installs Ray)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
+	$(PIP) install --no-build-isolation --editable '.[ray]'
 	$(BIN)/python -m pytest -q -m ray
+
+test-slow: install ## Run the tests that take minutes: fifty kills a format, ten thousand hostile inputs, the wheel
+	$(BIN)/python -m pytest -q --numprocesses 2 -m slow
+
+test-interop: $(VENV)/installed-interop ## Load every format with the libraries of its users, which this installs
+	$(BIN)/python -m pytest -q -m interop tests/interop
 
 lint: install ## Check style and types
 	$(BIN)/ruff check .
@@ -45,7 +61,24 @@ bench: install ## Measure what the README states: speed, and usefulness of the s
 	$(BIN)/python benchmarks/private_step.py
 
 build: install ## Build the wheel and the source archive into dist/
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+lock: $(TOOLS)/installed ## Write the locks in constraints/ anew from the bounds in pyproject.toml
+	$(COMPILE) --extra dev --output-file constraints/ci.txt pyproject.toml
+	$(COMPILE) --output-file constraints/runtime.txt pyproject.toml
+
+audit: $(TOOLS)/installed ## Look every locked package up among the known vulnerabilities; see docs/supply-chain.md
+	$(TOOLS)/bin/python -m pip_audit --disable-pip --require-hashes --requirement constraints/ci.txt
+
+release: build $(TOOLS)/installed ## The wheel, the source archive, a bill of materials (CycloneDX) and SHA-256, in dist/
+	$(TOOLS)/bin/python -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	    --output-file dist/synthgen.cdx.json constraints/runtime.txt
+	cd dist && sha256sum *.whl *.tar.gz *.cdx.json > SHA256SUMS
+
+$(TOOLS)/installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install 'uv>=0.5' 'pip-audit>=2.7' 'cyclonedx-bom>=5'
+	@touch $@
 
 clean: ## Remove the environment and what was built
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) $(TOOLS) dist build

@@ -36,6 +36,9 @@ _HOME = {
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
     "write_report": "report",
+    "diagnose": "doctor",
+    "plan_splits": "splits",
+    "generate_splits": "splits",
 }
 
 __all__ = [
@@ -46,16 +49,19 @@ __all__ = [
     "Recipe",
     "SynthgenError",
     "builtin_recipes",
+    "diagnose",
     "evaluate",
     "generate",
     "generate_shard",
     "generate_share",
+    "generate_splits",
     "load_checkpoint",
     "load_manifest",
     "load_real_images",
     "load_recipe",
     "merge",
     "plan_export",
+    "plan_splits",
     "plan_training",
     "read_set",
     "train",
@@ -66,6 +72,7 @@ __all__ = [
 if TYPE_CHECKING:
     from synthgen.checkpoint import Checkpoint, load_checkpoint
     from synthgen.datasets import load_real_images
+    from synthgen.doctor import diagnose
     from synthgen.errors import SynthgenError
     from synthgen.evaluation import Evaluation, evaluate
     from synthgen.export_plan import Job, plan_export
@@ -74,6 +81,7 @@ if TYPE_CHECKING:
     from synthgen.recipe import Recipe, builtin_recipes, load_recipe
     from synthgen.report import write_report
     from synthgen.shard_files import generate_shard
+    from synthgen.splits import generate_splits, plan_splits
     from synthgen.training import train
     from synthgen.training_plan import plan_training
     from synthgen.verification import read_set, verify

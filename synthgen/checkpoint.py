@@ -21,7 +21,7 @@ import numpy as np
 
 from synthgen.environment import import_tensorflow
 from synthgen.errors import CheckpointError, RecipeError
-from synthgen.files import publish, sha256_of_json, write_json
+from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
 from synthgen.hdf5 import own_dataset
 from synthgen.recipe import Recipe
 from synthgen.statement import UNPROTECTED, PrivacyStatement
@@ -101,6 +101,8 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
             statement claims less than its ledger proves.
     """
     path = _find(str(name_or_path))
+    if not path.resolve().name.isprintable():
+        raise CheckpointError(f"checkpoint {str(path)!r}: rename the folder; a manifest cannot print its name")
     try:
         metadata = _read_metadata(path / METADATA_NAME)
         recipe = Recipe.from_dict(metadata["recipe"])
@@ -180,7 +182,7 @@ def weights_sha256(path: Path, identified: dict[str, Any]) -> str:
             for dataset in datasets:
                 digest.update(f"{dataset.name} {dataset.dtype.str} {dataset.shape}\n".encode())
                 digest.update(np.ascontiguousarray(dataset[()]).tobytes())
-    except (OSError, ValueError, KeyError, RuntimeError, RecursionError) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path}: no readable weights: {error}") from error
     return digest.hexdigest()
 

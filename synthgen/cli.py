@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 
 _DATA = "Folder of the four real Fashion-MNIST files; by default they are looked for (see: synthgen data)."
+_FORMATS = "tfrecord, hdf5, png, idx, idx-raw or npz."
 
 
 def main() -> NoReturn:
@@ -172,7 +173,7 @@ def _matching(recipe: "StatisticsRecipe", data: Path | None, out: Path, seed: in
 )
 def export(
     count: Annotated[int, typer.Option(help="How many images.")] = 60_000,
-    file_format: Annotated[str, typer.Option("--format", help="tfrecord, hdf5, png, idx or npz.")] = "tfrecord",
+    file_format: Annotated[str, typer.Option("--format", help=_FORMATS)] = "tfrecord",
     checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
     out: Annotated[str, typer.Option(help="Folder for the set, or a URL such as s3://bucket/set.")] = "dataset",
     seed: Annotated[int, typer.Option(help="0 to 2^64 - 1; another seed gives another set.")] = 0,
@@ -180,6 +181,9 @@ def export(
     shards: Annotated[int | None, typer.Option(help="Number of parts. [default: one for every 6,000 images]")] = None,
     labels: Annotated[str, typer.Option(help="balanced, uniform or a list such as 0,3,7.")] = "balanced",
     split: Annotated[str, typer.Option(help="train or test; names the files.")] = "train",
+    splits: Annotated[
+        str | None, typer.Option(help="Several in one folder, as train=60000,test=10000; instead of --count.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted export in --out.")] = False,
     allow_unprotected: Annotated[
         bool, typer.Option("--allow-unprotected", help="Export without a formal privacy guarantee.")
@@ -203,6 +207,14 @@ def export(
     if shard is not None and engine != "local":
         raise UsageError(f"--shard deals the shards out by itself; leave --engine {engine} out")
     source = load_checkpoint(checkpoint) if checkpoint else load_checkpoint()
+    if splits is not None:
+        if shard is not None or shards is not None or engine != "local" or "://" in out:
+            raise UsageError("--splits goes with a folder, and without --shard, --shards and --engine")
+        options: dict[str, Any] = {"resume": resume, "allow_unprotected": allow_unprotected, "workers": workers}
+        options["max_epsilon"] = max_epsilon
+        request = {"file_format": file_format, "seed": seed, "start": start, "labels": labels}
+        _export_splits(source, splits, Path(out), request, options)
+        return
     wanted = plan_export(
         source,
         count=count,
@@ -238,6 +250,25 @@ def export(
     else:
         _say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
         report.end(out=out, count=manifest.count, digest=manifest.digest)
+    if source.privacy.protects:
+        _say(source.privacy.sentence)
+    else:
+        _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
+
+
+def _export_splits(source: Any, splits: str, out: Path, request: dict[str, Any], options: dict[str, Any]) -> None:
+    from synthgen.generation import default_workers
+    from synthgen.splits import generate_splits, plan_splits
+
+    exports = plan_splits(source, splits, **request)
+    count = sum(export.plan.count for export in exports)
+    if options["workers"] is None:
+        options["workers"] = default_workers(count)
+    _say(f"drawing {count:,} images from checkpoint {source.name} {source.sha256[:12]}")
+    with _bar(count, "image") as bar, _sigterm_as_interrupt():
+        manifests = generate_splits(source, exports, out, progress=_advance(bar), **options)
+    for manifest in manifests:
+        _say(f"{manifest.split}: {manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
     if source.privacy.protects:
         _say(source.privacy.sentence)
     else:
@@ -283,10 +314,9 @@ def verify(
         _say(f"{folder}: {problem}")
     if not report.sound:
         raise typer.Exit(1)
-    manifest = report.manifest
     anew = f", {report.regenerated:,} drawn anew and equal" if regenerate else ""
     proven = "file hash" if files_only else "file hash and digest"
-    _print(f"{folder}: sound: {manifest.count:,} images, every {proven} right{anew}")
+    _print(f"{folder}: sound: {report.count:,} images, every {proven} right{anew}")
 
 
 @app.command(
@@ -412,6 +442,26 @@ def data(folder: Annotated[Path | None, typer.Option("--data", help=_DATA)] = No
     for split in ("train", "test"):
         real = load_real_images(split, found)
         _print(f"{split:<8}{len(real):>8,} images  official  {found}")
+
+
+@app.command(epilog="Examples:  synthgen doctor   |   synthgen doctor --count 1000000 --format png --out /data/set")
+def doctor(
+    checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
+    data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
+    out: Annotated[Path, typer.Option(help="Where the set would go.")] = Path("dataset"),
+    count: Annotated[int, typer.Option(help="How many images it would hold.")] = 60_000,
+    file_format: Annotated[str, typer.Option("--format", help=_FORMATS)] = "tfrecord",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check environment, data, checkpoints, disk and a round trip; what to paste into a report of a bug."""
+    import json as json_
+
+    from synthgen.doctor import diagnose
+
+    diagnosis = diagnose(checkpoint=checkpoint, data=data, out=out, count=count, file_format=file_format)
+    _print(json_.dumps(diagnosis.to_dict(), indent=2) if json else str(diagnosis))
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
 
 
 def _version(wanted: bool) -> None:

@@ -70,12 +70,13 @@ class RealImages:
         return len(self.images)
 
 
-def find_data(folder: Path | None = None) -> Path:
+def find_data(folder: Path | None = None, *, download: bool = True) -> Path:
     """The folder of the real images.
 
     Args:
         folder: the only place to look, when it or ``$SYNTHGEN_DATA`` is given; else the usual places in their
             order, then the network.
+        download: whether the network may be asked.
 
     Raises:
         DataError: the four files are in none of them and cannot be downloaded.
@@ -87,6 +88,8 @@ def find_data(folder: Path | None = None) -> Path:
             return candidate
     if folder:
         raise DataError(f"{folder}: no Fashion-MNIST here; expected {', '.join(OFFICIAL_SHA256)} (.gz or not)")
+    if not download:
+        raise DataError(f"not found in {DEBIAN_FOLDER} or {_keras_cache()}")
     return _download()
 
 

@@ -14,7 +14,7 @@ from synthgen.manifest import CheckpointRecord
 from synthgen.recipe import Recipe
 from synthgen.shards import LabelRule, ShardPlan, check_seed, default_shards
 from synthgen.statement import PrivacyStatement
-from synthgen.writers import SINGLE_FILE_FORMATS, check_format
+from synthgen.writers import IDX_FORMATS, SINGLE_FILE_FORMATS, check_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def plan_export(
     Args:
         checkpoint: what will draw the images; an unconditional one gives unlabelled images.
         count: how many images.
-        file_format: ``tfrecord``, ``hdf5``, ``png``, ``idx`` or ``npz``.
+        file_format: ``tfrecord``, ``hdf5``, ``png``, ``idx``, ``idx-raw`` or ``npz``.
         seed: 0 to 2^64 - 1.
         start: index of the first image.
         shards: how many parts; by default one for every 6,000 images (idx, npz: one).
@@ -72,9 +72,9 @@ def plan_export(
     """
     if shards is None:
         shards = max(shares, 1 if file_format in SINGLE_FILE_FORMATS else default_shards(count))
-    if file_format == "idx" and (shards != 1 or count > MAX_IDX_IMAGES):
+    if file_format in IDX_FORMATS and (shards != 1 or count > MAX_IDX_IMAGES):
         raise UsageError(
-            f"shards {shards}, count {count}: the idx format is one file by nature, "
+            f"shards {shards}, count {count}: the {file_format} format is one file by nature, "
             f"of at most {MAX_IDX_IMAGES:,} images"
         )
     rule = LabelRule.parse(labels) if checkpoint.recipe.conditional else None

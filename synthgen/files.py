@@ -8,11 +8,32 @@ import contextlib
 import errno
 import hashlib
 import json
+import lzma
 import os
+import struct
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+# What HDF5, zip, gzip and NumPy's header parser raise on files that are not what they claim, or are damaged.
+MALFORMED: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+)
 
 _READ_BYTES = 1 << 20  # 1 MiB
 _FEW_FILES = 16

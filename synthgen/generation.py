@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.batch import Batch
+from synthgen.cards import write_cards
 from synthgen.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
 from synthgen.claim import JOB_NAME, WORK_FOLDER
 from synthgen.crew import Act, available_cpus, run_in_processes
@@ -32,7 +33,16 @@ from synthgen.shard_files import FinishedShard, Progress, finished_shard, genera
 from synthgen.shards import BLOCK_IMAGES, LabelRule, Shard, ShardPlan
 from synthgen.writers import write_sidecars
 
-__all__ = ["Export", "default_workers", "generate", "generate_share", "merge", "plan_export", "write_set"]
+__all__ = [
+    "Export",
+    "default_workers",
+    "expect_guarantee",
+    "generate",
+    "generate_share",
+    "merge",
+    "plan_export",
+    "write_set",
+]
 
 OnShard = Callable[[int, int], None]  # (shards done, of)
 
@@ -82,10 +92,11 @@ def generate(
         ExportError: ``out`` holds something else, is in use, cannot be written, or a guarantee is missing or loose.
         PrivacyError: the checkpoint claims less than its ledger proves.
     """
-    _expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
+    expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
     crew = _Crew(_expect_workers(workers, out), engine, address)
-    job, output = Job.of(checkpoint, export), open_output(out)
+    output = open_output(out)
     with _one_line_errors(out):
+        job = Job.of(checkpoint, export)
         with output.claim(job.to_dict(), resume=resume):
             manifest = output.manifest()
             if manifest is not None:
@@ -128,15 +139,17 @@ def generate_share(
     """
     if not 0 <= share < of:
         raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
-    _expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
+    expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
     crew = _Crew(_expect_workers(workers, out), "local", None)
-    job, output = Job.of(checkpoint, export), open_output(out)
+    output = open_output(out)
     indices = range(share, export.plan.shards, of)
-    with _one_line_errors(out), output.claim(job.to_dict(), resume=True, shared=True):
-        if output.manifest() is None:  # else all is done, merged even
-            finished = crew.shards(job, str(out), output, indices, progress)
-            for _ in _told(finished, len(indices), on_shard):
-                pass
+    with _one_line_errors(out):
+        job = Job.of(checkpoint, export)
+        with output.claim(job.to_dict(), resume=True, shared=True):
+            if output.manifest() is None:  # else all is done, merged even
+                finished = crew.shards(job, str(out), output, indices, progress)
+                for _ in _told(finished, len(indices), on_shard):
+                    pass
     return len(indices)
 
 
@@ -201,9 +214,10 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
             sum(file.bytes for shard in manifest.shards for file in shard.files),
             labelled=labelled,
         )
-        sidecars = tuple(FileRecord.of(staging, name) for name in names)
+        manifest = dataclasses.replace(manifest, sidecars=tuple(FileRecord.of(staging, name) for name in names))
+        cards = write_cards(staging, [manifest])
         output.publish(staging)
-    manifest, documents = manifest_documents(dataclasses.replace(manifest, sidecars=sidecars))
+    manifest, documents = manifest_documents(dataclasses.replace(manifest, sidecars=(*manifest.sidecars, *cards)))
     for name, data in documents.items():
         output.write(name, data)
     return manifest
@@ -378,7 +392,8 @@ def _one_line_errors(out: str | Path) -> Iterator[None]:
         raise ExportError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
 
 
-def _expect_guarantee(checkpoint: Checkpoint, allow_unprotected: bool, max_epsilon: float | None) -> None:
+def expect_guarantee(checkpoint: Checkpoint, allow_unprotected: bool, max_epsilon: float | None) -> None:
+    """Raise ExportError unless the checkpoint's privacy guarantee is what ``generate`` is asked to insist on."""
     if max_epsilon is not None and not 0 < max_epsilon < math.inf:
         raise UsageError(f"max_epsilon {max_epsilon}; expected a number above 0")
     checkpoint.privacy.expect_proven()  # again: a checkpoint may be built in memory

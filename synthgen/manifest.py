@@ -37,6 +37,7 @@ DIGEST_METHOD = (
     "SHA-256 over the SHA-256 of every block (the images that share id // 256, in order of id), "
     "an image counting as its label byte (255: unlabelled) and its 784 pixels row by row"
 )
+_SEAL = "manifest_sha256"
 _MAX_MANIFEST_BYTES = 256 << 20  # 256 MiB
 
 
@@ -131,7 +132,7 @@ def manifest_documents(manifest: Manifest) -> tuple[Manifest, dict[str, bytes]]:
             documents[name] = json_bytes({"shards": [asdict(shard) for shard in manifest.shards[piece]]})
     lists = tuple(FileRecord(name=n, bytes=len(d), sha256=sha256_of_bytes(d)) for n, d in documents.items())
     manifest = replace(manifest, shard_lists=lists)
-    documents[MANIFEST_NAME] = json_bytes(manifest.to_dict())
+    documents[MANIFEST_NAME] = json_bytes(sealed(manifest.to_dict()))
     return manifest, documents
 
 
@@ -145,17 +146,64 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def load_manifest(folder: Path) -> Manifest:
-    """Read and check a set's manifest.
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's document with its seal: the SHA-256 of its canonical JSON without the seal.
+
+    It finds accidents anywhere in the manifest, also in what no image depends on. Who forges can seal anew.
+    """
+    bare = {key: value for key, value in document.items() if key != _SEAL}
+    return {**bare, _SEAL: sha256_of_json(bare)}
+
+
+def seal_problems(folder: Path) -> list[str]:
+    """What is wrong with the seal of a manifest that ``load_manifest`` accepts: one line, or none."""
+    try:
+        document = json.loads((folder / MANIFEST_NAME).read_text("utf-8"))
+        if document == sealed(document):
+            return []
+    except (OSError, ValueError) as error:
+        return [f"{MANIFEST_NAME}: cannot be read: {error}"]
+    return [f"{MANIFEST_NAME}: altered: it is not the document whose SHA-256 it bears"]
+
+
+def split_manifest(split: str) -> str:
+    """The name of the manifest of a split that is not the first of its folder."""
+    return f"manifest-{split}.json"
+
+
+def load_manifests(folder: Path) -> tuple[Manifest, ...]:
+    """The manifest of every split in a set's folder, the first as ``load_manifest`` gives it.
+
+    Raises:
+        VerificationError: as ``load_manifest``; or splits overlap, or are not of one export.
+    """
+    first = load_manifest(folder)
+    own = {file.name for file in first.sidecars}
+    others = [load_manifest(folder, split_manifest(s)) for s in ("train", "test") if split_manifest(s) in own]
+    end = first.start + first.count
+    for other in others:
+        alike = all(
+            getattr(first, k) == getattr(other, k) for k in ("checkpoint", "privacy", "seed", "labels", "format")
+        )
+        if not alike or other.start != end or other.split == first.split:
+            raise VerificationError(
+                f"{folder / split_manifest(other.split)}: does not go on where {MANIFEST_NAME} ends"
+            )
+        end += other.count
+    return first, *others
+
+
+def load_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
+    """Read and check a set's manifest, that of its first split unless another is named.
 
     Raises:
         VerificationError: no manifest, no valid JSON, an unknown schema, or a field that cannot be.
     """
-    path = folder / MANIFEST_NAME
+    path = folder / name
     if not path.is_file():
         unfinished = (folder / ".synthgen").is_dir()
         cure = "its export is unfinished; run it again with --resume" if unfinished else "expected an exported set"
-        raise VerificationError(f"{folder}: no {MANIFEST_NAME} here: {cure}")
+        raise VerificationError(f"{folder}: no {name} here: {cure}")
 
     def read(name: str) -> bytes | None:
         if name != MANIFEST_NAME and not is_own_file(folder, name):
@@ -164,19 +212,19 @@ def load_manifest(folder: Path) -> Manifest:
             raise ValueError(f"{name} is larger than 256 MiB")
         return (folder / name).read_bytes()
 
-    return read_manifest(str(folder), read)
+    return read_manifest(str(folder), read, name)
 
 
-def read_manifest(place: str, read: Callable[[str], bytes | None]) -> Manifest:
-    """Read and check the manifest of a set in ``place``, whose files ``read`` gives by name.
+def read_manifest(place: str, read: Callable[[str], bytes | None], name: str = MANIFEST_NAME) -> Manifest:
+    """Read and check the manifest ``name`` of a set in ``place``, whose files ``read`` gives by name.
 
     Raises:
         VerificationError: no valid JSON, an unknown schema, a field that cannot be, or a list of shards altered.
     """
     try:
-        return _parse(json.loads(read(MANIFEST_NAME) or b""), read)
+        return _parse(json.loads(read(name) or b""), read)
     except (OSError, ValueError, RecursionError, RecipeError) as error:
-        raise VerificationError(f"{place}/{MANIFEST_NAME}: not a manifest this version can trust: {error}") from error
+        raise VerificationError(f"{place}/{name}: not a manifest this version can trust: {error}") from error
 
 
 def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
@@ -186,7 +234,7 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
     _expect(version in known, f"schema_version {version!r}; this version reads {known[0]} and {known[1]}")
     _expect(document.get("class_names") == list(CLASS_NAMES), "class_names are not Fashion-MNIST's")
     _expect(document.get("digest_method") == DIGEST_METHOD, "digest_method is unknown")
-    body = {k: v for k, v in document.items() if k not in ("schema_version", "class_names", "digest_method")}
+    body = {k: v for k, v in document.items() if k not in ("schema_version", "class_names", "digest_method", _SEAL)}
     if version == LISTED_SCHEMA_VERSION:
         _expect("shards" not in body and bool(body.get("shard_lists")), "its shards are not in lists")
         lists = _records(_file_record, body["shard_lists"])

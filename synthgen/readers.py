@@ -6,7 +6,6 @@ shape (n,) or None. Files may come from strangers: shapes and lengths are checke
 
 import math
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from synthgen.datasets import iterate_idx_images, read_idx_labels
 from synthgen.errors import DataError, VerificationError
 from synthgen.examples import next_record, parse_example
 from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, NUM_CLASSES, class_folder
-from synthgen.files import is_inside, is_own_file, sha256_of_bytes
+from synthgen.files import MALFORMED, is_inside, is_own_file, sha256_of_bytes
 from synthgen.hdf5 import own_dataset
 from synthgen.png import decode_png
 from synthgen.shards import BLOCK_IMAGES, pieces
@@ -26,6 +25,7 @@ from synthgen.shards import BLOCK_IMAGES, pieces
 Run = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]
 
 _IMAGE_SHAPE = (IMAGE_SIDE, IMAGE_SIDE)
+_UNREADABLE: tuple[type[Exception], ...] = (*MALFORMED, DataError)
 _MAX_PNG_BYTES = 1 << 16  # a 28×28 PNG takes about 600
 _MAX_LISTING_BYTES = 1 << 30
 
@@ -52,7 +52,7 @@ def read_shard(file_format: str, folder: Path, names: list[str], count: int) -> 
             if found > count:
                 break
             yield images, labels
-    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile, DataError) as error:
+    except _UNREADABLE as error:
         raise VerificationError(f"{names[0]}: not readable as {file_format}: {error}") from error
     if found != count:
         amount = f"{found} images" if found < count else "more images"
@@ -174,5 +174,6 @@ READERS: dict[str, Callable[[Path, list[str], int], Iterator[Run]]] = {
     "hdf5": _read_hdf5,
     "png": _read_png,
     "idx": _read_idx,
+    "idx-raw": _read_idx,
     "npz": _read_npz,
 }

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import TrainingError, UsageError
-from synthgen.files import publish
+from synthgen.files import MALFORMED, publish
 
 STATE_NAME = "training-state.npz"
 METRICS_NAME = "metrics.csv"
@@ -49,7 +48,7 @@ def open_state(out: Path) -> Iterator[Arrays]:
     try:
         with np.load(path, allow_pickle=False) as state:
             yield state
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except MALFORMED as error:
         raise TrainingError(f"{path}: cannot be resumed from: {error}; start anew in another --out") from error
 
 

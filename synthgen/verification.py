@@ -5,7 +5,7 @@ Every file is hashed again, every image read back, counted and digested; on requ
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES, class_folder
 from synthgen.integrity import files_problems, shard_problems, sidecar_problems
-from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest
+from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest, load_manifests, seal_problems
 from synthgen.readers import READERS, read_listing, read_shard
 from synthgen.sampling import block_sampler
 from synthgen.shards import BLOCK_IMAGES, LabelRule
@@ -34,13 +34,15 @@ class Report:
     """What ``verify`` found.
 
     Attributes:
-        manifest: the set's manifest.
+        manifest: the set's manifest; of its first split, where it has several.
         problems: one line each, naming the file and what is off; empty for a sound set.
+        count: how many images there should be, in all splits.
         regenerated: how many images were drawn anew and compared.
     """
 
     manifest: Manifest
     problems: tuple[str, ...]
+    count: int
     regenerated: int = 0
 
     @property
@@ -62,7 +64,7 @@ def verify(
 
     Args:
         folder: an exported set.
-        regenerate: how many images to draw anew and compare, spread evenly over the set.
+        regenerate: how many images to draw anew and compare, spread evenly over the set, each split by itself.
         checkpoint: what to draw them from; by default the built-in one of that name.
         workers: how many processes hash and read, each a shard at a time; see ``generate`` on spawning.
         files_only: hash the files, but read no image: the manifest is then trusted to describe its files.
@@ -77,13 +79,20 @@ def verify(
         raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(READERS)}")
     if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
-    problems = sidecar_problems(folder, manifest)
-    problems += _shard_problems(folder, manifest, workers, files_only, progress)
-    problems = problems or _stranger_problems(folder, manifest)
+    problems = [*seal_problems(folder), *sidecar_problems(folder, manifest)]
+    splits = (manifest,) if problems else load_manifests(folder)
+    for split in splits:
+        problems += _shard_problems(folder, split, workers, files_only, progress)
+    problems = problems or _stranger_problems(folder, splits)
     problems += _origin_problems(manifest, checkpoint)
+    regenerated = 0
     if regenerate and checkpoint and not problems:
-        problems += _regeneration_problems(folder, manifest, checkpoint, regenerate)
-    return Report(manifest=manifest, problems=tuple(problems), regenerated=min(regenerate, manifest.count))
+        for split in splits:
+            problems += _regeneration_problems(folder, split, checkpoint, regenerate)
+            regenerated += min(regenerate, split.count)
+    return Report(
+        manifest=manifest, problems=tuple(problems), regenerated=regenerated, count=sum(split.count for split in splits)
+    )
 
 
 def default_workers(count: int, files_only: bool = False) -> int:
@@ -110,15 +119,15 @@ def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterat
         start += len(images)
 
 
-def _stranger_problems(folder: Path, manifest: Manifest) -> list[str]:
+def _stranger_problems(folder: Path, splits: Sequence[Manifest]) -> list[str]:
     """What lies among the set's own files and no one vouches for: a loader might read it, or count it as a class."""
-    files = {file.name for file in manifest.files()} | {MANIFEST_NAME}
+    files = {file.name for manifest in splits for file in manifest.files()} | {MANIFEST_NAME}
     class_folders: set[str] = set()
-    if manifest.format == "png":
+    for manifest in splits if splits[0].format == "png" else ():
         for shard in manifest.shards:
             files |= {name for _, name in read_listing(folder / shard.files[0].name)}
         if manifest.labelled:  # of a class without images there is a folder all the same
-            class_folders = {f"{manifest.split}/{class_folder(label)}" for label in range(NUM_CLASSES)}
+            class_folders |= {f"{manifest.split}/{class_folder(label)}" for label in range(NUM_CLASSES)}
     folders = {parent for name in files | class_folders for parent in _parents(name)} | class_folders
     strangers = []
     for name, is_folder in _everything_in(folder, ""):

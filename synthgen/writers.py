@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self, cast
 
 import h5py
 import numpy as np
@@ -215,7 +215,7 @@ class IDXWriter(_BaseWriter):
     def __init__(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> None:
         super().__init__(folder, shard, split, labelled=labelled)
         self._files = [(folder / name).open("wb") for name in self.names]
-        self._streams = [_gzip_without_time(file) for file in self._files]
+        self._streams = [self._stream(file) for file in self._files]
         for stream, is_images in zip(self._streams, (True, False), strict=False):
             stream.write(idx_header(shard.count, images=is_images))
 
@@ -233,6 +233,20 @@ class IDXWriter(_BaseWriter):
     def close(self) -> None:
         for stream in (*self._streams, *self._files):
             stream.close()
+
+    def _stream(self, file: BinaryIO) -> BinaryIO:
+        return cast(BinaryIO, _gzip_without_time(file))
+
+
+class RawIDXWriter(IDXWriter):
+    """The same uncompressed, as torchvision's ``FashionMNIST`` wants it in ``ROOT/FashionMNIST/raw``."""
+
+    @property
+    def names(self) -> list[str]:
+        return [name.removesuffix(".gz") for name in super().names]
+
+    def _stream(self, file: BinaryIO) -> BinaryIO:
+        return file
 
 
 class NPZWriter(_BaseWriter):
@@ -275,9 +289,11 @@ WRITERS: dict[str, type[Writer]] = {
     "hdf5": HDF5Writer,
     "png": PNGWriter,
     "idx": IDXWriter,
+    "idx-raw": RawIDXWriter,
     "npz": NPZWriter,
 }
-SINGLE_FILE_FORMATS = ("idx", "npz")  # one shard unless asked otherwise
+IDX_FORMATS = ("idx", "idx-raw")
+SINGLE_FILE_FORMATS = (*IDX_FORMATS, "npz")  # one shard unless asked otherwise
 
 
 def check_format(name: str) -> str:

@@ -292,7 +292,7 @@ def test_a_claim_lowered_in_memory_is_not_exported(private_checkpoint, tmp_path)
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        ({"file_format": "jpeg"}, "format 'jpeg': expected one of tfrecord, hdf5, png, idx, npz"),
+        ({"file_format": "jpeg"}, "format 'jpeg': expected one of tfrecord, hdf5, png, idx, idx-raw, npz"),
         ({"count": 0}, "count 0"),
         ({"shards": 9}, "shards 9 does not fit"),
         ({"file_format": "idx", "shards": 2}, "one file by nature"),

@@ -15,7 +15,8 @@ from synthgen.datasets import load_real_images
 from synthgen.errors import DataError
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-SMALLER = [("--count 60000", "--count 600"), ("--count 10000", "--count 300"), ("--count 3000", "--count 300"),
+SMALLER = [("train=60000,test=10000", "train=600,test=100"), ("--count 60000", "--count 600"),
+           ("--count 10000", "--count 300"), ("--count 3000", "--count 300"),
            ("--regenerate 1000", "--regenerate 10"), ("--recipe conditional", "--recipe smoke"),
            ("--recipe notebook --set training.epochs=2", "--recipe smoke --set training.epochs=1"),
            ("evaluate hdf5-set", f"evaluate hdf5-set --data {DATA} --allow-unofficial")]  # fmt: skip
@@ -64,4 +65,4 @@ def test_every_make_target_is_known():
     makefile = (Path(__file__).parents[1] / "Makefile").read_text("utf-8")
     named = {line.split()[1] for block in blocks("console") for line in block.splitlines() if line.startswith("make ")}
     assert named
-    assert named <= set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))
+    assert named <= set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))

@@ -1,5 +1,6 @@
 """Whatever is altered in a set, ``verify`` names it."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 
 from synthgen.datasets import idx_header
 from synthgen.errors import UsageError, VerificationError
-from synthgen.manifest import load_manifest
+from synthgen.manifest import load_manifest, sealed
 from synthgen.verification import read_set, verify
 
 
@@ -156,6 +157,8 @@ def edit(folder, change) -> None:
     path = folder / "manifest.json"
     document = json.loads(path.read_text())
     change(document)
+    with contextlib.suppress(UnicodeEncodeError):
+        document = sealed(document)  # as who forges would
     path.write_text(json.dumps(document))
 
 
@@ -229,6 +232,13 @@ def test_a_listing_that_leaves_the_folder_is_not_followed(copy, tmp_path):
     listing.write_text("\n".join([f"{lines[0].split()[0]}  ../../secret.png", *lines[1:]]) + "\n")
     found = problems_of(folder)
     assert listing.name in found
+
+
+def test_an_edit_that_no_image_depends_on_breaks_the_seal(copy):
+    folder = copy("npz")
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"device": "CPU"', '"device": "TPU"'))
+    assert "manifest.json: altered" in problems_of(folder)
 
 
 def test_no_manifest_is_one_line(tmp_path):
