@@ -154,14 +154,17 @@ def _private_training(recipe: "PrivateAdversarialRecipe", data: Path | None, out
 
 
 def _matching(recipe: "StatisticsRecipe", data: Path | None, out: Path, seed: int) -> _Planned:
+    from synthgen.environment import import_tensorflow
     from synthgen.matching_plan import plan_matching
-    from synthgen.matching_training import train_by_matching
 
     plan = plan_matching(recipe, data, seed)
     for line in plan.describe():
         _say(line)
 
     def start(on_summary: Any, **options: Any) -> "Checkpoint":
+        import_tensorflow()
+        from synthgen.matching_training import train_by_matching
+
         with _stages() as on_stage:
             return train_by_matching(plan, out, on_stage=on_stage, on_look=on_summary, **options)
 

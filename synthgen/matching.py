@@ -2,7 +2,8 @@
 
 For each class the mean embedding of what it draws is brought to the released one: the maximum mean discrepancy of
 Gretton et al. 2012 ("A kernel two-sample test", section 3) for the kernel ⟨φ(x), φ(y)⟩, in its unbiased form. The
-teacher adds a margin: an image of a class is one that the teacher takes for that class.
+teacher adds a margin: an image of a class is one that the teacher takes for that class. Students of the generator add
+embeddings of their own, in which it is matched from then on.
 
 Nothing here sees a real image, so that any of it may be run, seeded and repeated at will.
 """
@@ -15,20 +16,26 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from synthgen.fashion import NUM_CLASSES
+from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
 from synthgen.features import embedding, look, normalised_scattering
 from synthgen.game import constant_then_linear
 from synthgen.networks import build_generator
-from synthgen.privacy.release import Release
+from synthgen.privacy.release import Release, StudentRelease
 from synthgen.recipe import StatisticsRecipe
+from synthgen.student import Student
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.uint8]
+
+_DRAWN_AT_ONCE = 1_000
 
 
 class Match(NamedTuple):
     """How one batch compares with the release.
 
     Attributes:
-        distance: squared maximum mean discrepancy, the mean over the classes; an unbiased estimate, so that it may
-            be below 0.
+        distance: squared maximum mean discrepancies, the mean over the classes, summed over the embeddings; an
+            unbiased estimate, so that it may be below 0.
         agreement: the share of images that the teacher takes for the class they were drawn for.
     """
 
@@ -48,6 +55,7 @@ class Matching:
     def __init__(self, recipe: StatisticsRecipe, release: Release, seed: int) -> None:
         keras.utils.set_random_seed(seed)
         self._recipe, self._seed = recipe, seed
+        self._targets = [(tf.constant(each.means), Student(each.weights)) for each in release.students]
         self._means = tf.constant(release.means)
         self._teacher = tf.constant(release.teacher.weights), tf.constant(release.teacher.bias)
         self.generator = build_generator(recipe)
@@ -70,6 +78,22 @@ class Matching:
         distance, agreement = self._graph(tf.constant(number, tf.int64))
         return Match(float(distance), float(agreement))
 
+    def admit(self, student: StudentRelease) -> None:
+        """From now on match what this student saw, too."""
+        self._targets.append((tf.constant(student.means), Student(student.weights)))
+        self._graph = tf.function(self._step)
+
+    def draw(self, count: int, stream: int) -> tuple[Images, Labels]:
+        """``count`` images of the best generator, uint8 (count, 28, 28), and their labels; another set a stream."""
+        images = np.empty((count, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+        labels = np.arange(count) % NUM_CLASSES
+        for first in range(0, count, _DRAWN_AT_ONCE):
+            part = slice(first, min(first + _DRAWN_AT_ONCE, count))
+            number = tf.constant(-1 - first - count * stream, tf.int64)  # apart from every training step's
+            drawn = self._draw(tf.constant(labels[part], tf.int32), number, self.best_generator, training=False)
+            images[part] = np.round(drawn.numpy()[..., 0] * 255)
+        return images, labels.astype(np.uint8)
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything that changes in training, as arrays under names that sort in a fixed order."""
         return {f"v{i:05d}": v.value.numpy() for i, v in enumerate(self._variables())}
@@ -87,8 +111,11 @@ class Matching:
         section = self._recipe.training
         labels = tf.range(section.images_per_class * NUM_CLASSES) % NUM_CLASSES
         with tf.GradientTape() as tape:
-            views = look(self._draw(labels, number))
-            distance = self._distance(embedding(views))
+            images = self._draw(labels, number)
+            views = look(images)
+            distance = self._distance(embedding(views), self._means)
+            for means, student in self._targets:
+                distance += self._distance(student.embed(images), means)
             margins = self._margins(normalised_scattering(views.scattering), labels)
             loss = distance + section.margin_weight * tf.reduce_mean(tf.nn.relu(-margins))
         gradients = tape.gradient(loss, self.generator.trainable_variables)
@@ -99,19 +126,21 @@ class Matching:
                 average.assign_add((weight - average) * rate)
         return distance, tf.reduce_mean(tf.cast(margins > 0, tf.float32))
 
-    def _draw(self, labels: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    def _draw(
+        self, labels: tf.Tensor, number: tf.Tensor, generator: keras.Model | None = None, training: bool = True
+    ) -> tf.Tensor:
         latent, seed = self._recipe.latent, tf.stack([tf.constant(self._seed, tf.int64), number])
         normal = latent.distribution == "gaussian"
         draw = tf.random.stateless_normal if normal else tf.random.stateless_uniform
         noise = draw([tf.shape(labels)[0], latent.size], seed)
-        return self.generator([noise, tf.one_hot(labels, NUM_CLASSES)], training=True)
+        return (generator or self.generator)([noise, tf.one_hot(labels, NUM_CLASSES)], training=training)
 
-    def _distance(self, embedded: tf.Tensor) -> tf.Tensor:
+    def _distance(self, embedded: tf.Tensor, released: tf.Tensor) -> tf.Tensor:
         """The unbiased squared distance of the batch's class means from the released ones; images in label order."""
         count = self._recipe.training.images_per_class
         by_class = tf.reshape(embedded, [count, NUM_CLASSES, -1])
         means = tf.reduce_mean(by_class, axis=0)
-        biased = tf.reduce_sum(tf.square(means - self._means)) / NUM_CLASSES
+        biased = tf.reduce_sum(tf.square(means - released)) / NUM_CLASSES
         spread = tf.reduce_sum(tf.square(by_class - means)) / NUM_CLASSES
         return biased - spread / (count * (count - 1))
 

@@ -24,7 +24,7 @@ class MatchingPlan:
         data: the real images; their number is public, their content private.
         seed: of the initial weights and the latents, never of a private mechanism.
         budget: the most the look may cost.
-        look: its two mechanisms, with noise that keeps both together within the budget.
+        look: its mechanisms, with noise that keeps all of them together within the budget.
     """
 
     recipe: StatisticsRecipe
@@ -35,21 +35,26 @@ class MatchingPlan:
 
     def describe(self) -> list[str]:
         """The plan in lines for people: mechanisms, parameters, share of the budget, and epsilon at every stage."""
-        teacher, embedding = self.look.teacher, self.look.embedding
-        alone = [epsilon_of([mechanism], self.budget.delta) for mechanism in (teacher, embedding)]
-        precision = [_precision(mechanism) for mechanism in (teacher, embedding)]
+        mechanisms = self.look.mechanisms
+        teacher, embedding, *students = mechanisms
+        alone = [epsilon_of([mechanism], self.budget.delta) for mechanism in mechanisms]
+        after = [epsilon_of(mechanisms[: i + 1], self.budget.delta) for i in range(len(mechanisms))]
+        precision = [_precision(mechanism) for mechanism in mechanisms]
         shares = [100 * each / sum(precision) for each in precision]
-        together = epsilon_of([teacher, embedding], self.budget.delta)
+        looks = [
+            f"{i}. {mechanism.name}, {shares[i - 1]:.0f} % of the budget: one Gaussian mechanism over the sums of the "
+            f"teacher's ten classes, noise multiplier {mechanism.noise_multiplier:.4f}, sensitivity 1: epsilon "
+            f"{alone[i - 1]:.3f} alone, {after[i - 1]:.3f} with all before it"
+            for i, mechanism in enumerate((embedding, *students), 2)
+        ]
         return [
             f"budget: epsilon {self.budget.epsilon:g} at delta {self.budget.delta:g}, add or remove one image",
             f"1. teacher, {shares[0]:.0f} % of the budget: {teacher.steps:,} steps of DP-SGD on fixed features, noise "
             f"multiplier {teacher.noise_multiplier:.4f}, clip norm {teacher.l2_sensitivity:g}, Poisson sampling of "
             f"each of {len(self.data):,} images with probability {teacher.sampling_probability:.5f}: "
             f"epsilon {alone[0]:.3f}",
-            f"2. embedding, {shares[1]:.0f} % of the budget: one Gaussian mechanism over the sums of the teacher's ten "
-            f"classes, noise multiplier {embedding.noise_multiplier:.4f}, sensitivity 1: epsilon {alone[1]:.3f}",
-            f"both together: epsilon {together:.3f}; then {self.recipe.training.steps:,} steps of the generator on "
-            "what was released, which cost nothing",
+            *looks,
+            f"then {self.recipe.training.steps:,} steps of the generator on what was released, which cost nothing",
         ]
 
 
@@ -77,13 +82,27 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
             f"look.teacher_batch_size = {section.teacher_batch_size}: expected at most the {len(data)} images there are"
         )
     scale = calibrated(lambda scale: _mechanisms(recipe, len(data), scale), budget)
-    teacher, embedding = _mechanisms(recipe, len(data), scale)
-    look = LookPlan(teacher=teacher, embedding=embedding, learning_rate=section.teacher_learning_rate)
+    teacher, embedding, *students = _mechanisms(recipe, len(data), scale)
+    look = LookPlan(
+        teacher=teacher,
+        embedding=embedding,
+        students=tuple(students),
+        learning_rate=section.teacher_learning_rate,
+    )
     return MatchingPlan(recipe=recipe, data=data, seed=seed, budget=budget, look=look)
 
 
 def _mechanisms(recipe: StatisticsRecipe, images: int, scale: float) -> Sequence[Mechanism]:
     section = recipe.look
+
+    def looked(name: str, at: str) -> Mechanism:
+        return Mechanism(
+            name=name,
+            releases=f"the sums of {at} over the images of each of the teacher's classes, with noise",
+            noise_multiplier=scale * section.embedding_noise,
+            l2_sensitivity=1.0,
+        )
+
     return (
         Mechanism(
             name="teacher",
@@ -93,12 +112,8 @@ def _mechanisms(recipe: StatisticsRecipe, images: int, scale: float) -> Sequence
             sampling_probability=section.teacher_batch_size / images,
             steps=section.teacher_steps,
         ),
-        Mechanism(
-            name="embedding",
-            releases="the sums of a fixed embedding over the images of each of the teacher's classes, with noise",
-            noise_multiplier=scale * section.embedding_noise,
-            l2_sensitivity=1.0,
-        ),
+        looked("embedding", "a fixed embedding"),
+        *(looked(f"student {i + 1}", "a student's activations") for i in range(section.students)),
     )
 
 

@@ -1,33 +1,33 @@
-"""Training on released statistics: one private look at the real images, then as much training as you like.
+"""Training on released statistics: a few private looks at the real images, and as much training as you like.
 
-Each of the look's two mechanisms is charged to a ledger on disk before it runs. What it releases is published as a
-whole; from then on the real images are not touched again. A run killed within the look has spent its budget on
-nothing, and says so when it is resumed.
+The first look comes before training; then, at equal distances, one through the eyes of each student of the generator.
+Every mechanism is charged to a ledger on disk before it runs, and what it releases is published as a whole. A run
+killed within a look has spent that part of its budget on nothing, and says so when it is resumed.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
-from synthgen.environment import import_tensorflow, made_with
+from synthgen.environment import made_with
 from synthgen.errors import Interrupted, PrivacyError, TrainingError, UsageError
 from synthgen.files import exclusive_lock, remove_litter
+from synthgen.matching import Match, Matching
 from synthgen.matching_plan import MatchingPlan
 from synthgen.pictures import save_contact_sheet
 from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME, OpenLedger
-from synthgen.privacy.release import Release, look_privately
+from synthgen.privacy.release import Release, look_as_student, look_privately
 from synthgen.statement import PUBLIC, differential_privacy
+from synthgen.student import Student
 from synthgen.training import LOCK_NAME, check_folder, sample_drawer
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
-if TYPE_CHECKING:
-    from synthgen.matching import Match
-
 RELEASE_NAME = "release.h5"
 _PUBLIC = tuple(fact for fact in PUBLIC if fact != "equal class counts")  # they are released, with noise
+_STUDENTS_IMAGES = 20_000
 _MEMORY = 0.05  # weight of the newest figure in a running mean
 
 
@@ -81,7 +81,6 @@ def train_by_matching(
     check_folder(out, resume, may_hold=LEDGER_FILES)
     if resume and not (out / LEDGER_NAME).is_file():
         raise PrivacyError(f"{out}: {LEDGER_NAME} is missing, so what was spent is unknown; start in a new folder")
-    import_tensorflow()
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
         with exclusive_lock(out / LOCK_NAME) as alone:
@@ -93,8 +92,8 @@ def train_by_matching(
                 _expect_same_run(plan, out)
             else:
                 write_state(out, {**_identity(plan), "step": 0}, {})  # what --resume will look for
-            release = _release(plan, out, ledger, on_stage)
-            checkpoint = _play_on(_Run(plan, out, ledger, release), on_step, on_look, should_stop)
+            run = _Run(plan, out, ledger, _release(plan, out, ledger, on_stage))
+            checkpoint = _play_on(run, on_stage, on_step, on_look, should_stop)
         for name in (LOCK_NAME, LEDGER_NAME + ".lock"):
             (out / name).unlink(missing_ok=True)
         return checkpoint
@@ -104,15 +103,16 @@ def train_by_matching(
 
 
 def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStage) -> Release:
-    """What was released in ``out`` before, or else the private look itself."""
+    """What was released in ``out`` before, or else the first private look itself."""
     path = out / RELEASE_NAME
-    if path.exists():
-        return Release.load(path)
-    if len(ledger.ledger):
+    release = Release.load(path) if path.exists() else None
+    if len(ledger.ledger) != (2 + len(release.students) if release else 0):
         raise PrivacyError(
-            f"{out}: the private look was cut short when its budget had been charged; start anew in another --out, "
-            "and let the look, a minute or two, come to its end"
+            f"{out}: a private look was cut short when its budget had been charged; start anew in another --out, "
+            "and let each look, a minute or two, come to its end"
         )
+    if release:
+        return release
     release = look_privately(plan.data.images, plan.data.labels, plan.look, ledger.charge, on_stage)
     release.save(path)
     return release
@@ -120,6 +120,7 @@ def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStag
 
 def _play_on(
     run: "_Run",
+    on_stage: OnStage,
     on_step: OnStep,
     on_look: Callable[[MatchingProgress], None],
     should_stop: Callable[[], bool],
@@ -129,6 +130,8 @@ def _play_on(
         if should_stop():
             run.save_state()
             raise Interrupted(f"stopped after {run.step} of {section.steps} steps, all saved; go on with --resume")
+        if run.is_students_turn:
+            run.teach_student(on_stage)
         on_step(run.advance(), section.steps, run.figures)
         if run.step % section.sample_every_steps == 0 or run.step == section.steps:
             on_look(run.look())
@@ -139,17 +142,40 @@ class _Run:
     """One run after its look: the generator, and where it stands."""
 
     def __init__(self, plan: MatchingPlan, out: Path, ledger: OpenLedger, release: Release) -> None:
-        from synthgen.matching import Matching
-
         self.plan, self.out = plan, out
         self.step = 0
         self.figures: dict[str, float] = {}
         self.history: list[MatchingProgress] = []
-        self._ledger = ledger
-        self._matching: Matching = Matching(plan.recipe, release, plan.seed)
+        self._ledger, self._release = ledger, release
+        self._matching = Matching(plan.recipe, release, plan.seed)
         self._seconds = 0.0
         self._draw_samples = sample_drawer(self._matching.best_generator, plan.recipe)
         self._restore()
+
+    @property
+    def is_students_turn(self) -> bool:
+        """Whether the next student is to learn now: the students divide the steps into equal parts."""
+        taught, phases = len(self._release.students), len(self.plan.look.students) + 1
+        return taught + 1 < phases and self.step >= (taught + 1) * self.plan.recipe.training.steps // phases
+
+    def teach_student(self, on_stage: OnStage) -> None:
+        """Train a student on what the generator draws, look at the real images through its eyes, publish that."""
+        began = time.monotonic()
+        number = len(self._release.students)
+        student = Student()
+        images, labels = self._matching.draw(_STUDENTS_IMAGES, number)
+        seed = (self.plan.seed + 1 + number) % (1 << 32)
+        student.fit(images, labels, seed, lambda done, of: on_stage(f"student {number + 1}", done, of))
+        self.save_state()  # a stop or a kill from here on loses no step
+        mechanism = self.plan.look.students[number]
+        self._ledger.charge(mechanism)
+        weights = tuple(student.weights)
+        self._release = look_as_student(
+            student.embed_pixels(), weights, self.plan.data.images, self._release, mechanism, on_stage
+        )
+        self._release.save(self.out / RELEASE_NAME)
+        self._matching.admit(self._release.students[-1])
+        self._seconds += time.monotonic() - began
 
     def advance(self) -> int:
         """One step of the generator; returns the number of steps done."""
@@ -203,7 +229,7 @@ class _Run:
         self.step, self.figures, self._seconds = header["step"], header["figures"], header["seconds"]
         self.history = [MatchingProgress(**progress) for progress in header["history"]]
 
-    def _remember(self, match: "Match") -> None:
+    def _remember(self, match: Match) -> None:
         for name, value in match._asdict().items():
             self.figures[name] = value + (1 - _MEMORY) * (self.figures.get(name, value) - value)
 
@@ -236,6 +262,6 @@ def _identity(plan: MatchingPlan) -> dict[str, Any]:
         "recipe": plan.recipe.to_dict(),
         "seed": plan.seed,
         "images": len(plan.data),
-        "noise_multipliers": [plan.look.teacher.noise_multiplier, plan.look.embedding.noise_multiplier],
+        "noise_multipliers": [mechanism.noise_multiplier for mechanism in plan.look.mechanisms],
         "made_with": made_with(),
     }

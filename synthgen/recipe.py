@@ -141,12 +141,13 @@ class PrivateTrainingSection(GameSection):
 
 @dataclass(frozen=True, kw_only=True)
 class LookSection(_Section):
-    """The one private look at the real images: a teacher by DP-SGD, then the mean embedding of its classes."""
+    """The private looks at the real images: a teacher by DP-SGD, then mean embeddings of its classes."""
 
     teacher_steps: int = _between(1, 100_000)
     teacher_batch_size: int = _between(1, 60_000)  # real images expected in a sample
     teacher_learning_rate: float = _between(1e-6, 1000.0)
-    embedding_noise: float = _between(1e-3, 1000.0)  # its noise multiplier, as a multiple of the teacher's
+    embedding_noise: float = _between(1e-3, 1000.0)  # every embedding's noise multiplier, in units of the teacher's
+    students: int = _between(0, 8, default=0)  # of the generator, each with a look of its own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ LAYERS = [
         "privacy.canaries",
         "privacy.membership",
     },
-    {"features"},
+    {"features", "student"},
     {"manifest", "privacy.release"},
     {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan", "privacy.look_audit"},
     {"croissant"},
@@ -67,6 +67,8 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {
+    "student",
+    "matching_training",
     "privacy.look_audit",
     "classifiers",
     "features",

@@ -1,17 +1,18 @@
-"""The one private look at the training images: a teacher, and what the average garment of each class looks like to it.
+"""The private looks at the training images: a teacher, and what its average garment of each class looks like.
 
-Everything a generator later learns comes from this release, so that training it costs no more privacy, however long
-it takes and however often it is begun anew (post-processing; Dwork and Roth 2014, proposition 2.1).
+Everything a generator learns comes from these releases, so that training it costs no more privacy, however long it
+takes (post-processing; Dwork and Roth 2014, proposition 2.1).
 
 1. The teacher, a linear classifier on normalised scattering features, by DP-SGD.
 2. The sums, over the images that *the teacher* takes for a class, of a fixed public embedding φ with ‖φ‖ ≤ 1, and with
    them their number: one Gaussian mechanism of sensitivity 1 (a private mean embedding, as in DP-MERF, Harder et al.
    2021, arXiv:2002.11603). By the teacher's labels rather than the given ones, because what a classifier downstream
    can learn is then the same at the borders between classes as everywhere else.
+3. The like sums of what a student of the generator makes of the images (``synthgen.student``), once for each student.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -27,6 +28,7 @@ from synthgen.privacy.teacher import Teacher, Watch, train_teacher
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
+Embed = Callable[[Images], npt.NDArray[np.float32]]
 Progress = Callable[[str, int, int], None]  # (what is being done, done, of)
 
 _BATCH = 1_000
@@ -35,38 +37,65 @@ _LEAST_COUNT = 100.0  # images of a class: below it the noise is all there is
 
 @dataclass(frozen=True, kw_only=True)
 class LookPlan:
-    """The private look as it will be.
+    """The private looks as they will be.
 
     Attributes:
         teacher: its DP-SGD.
         embedding: the Gaussian mechanism over the class sums; its sensitivity is 1.
         learning_rate: of the teacher.
+        students: one Gaussian mechanism of sensitivity 1 for each student of the generator.
     """
 
     teacher: Mechanism
     embedding: Mechanism
     learning_rate: float
+    students: tuple[Mechanism, ...] = ()
+
+    @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        """All of them, in the order in which they are run."""
+        return self.teacher, self.embedding, *self.students
+
+
+@dataclass(frozen=True)
+class StudentRelease:
+    """What one student of the generator made of the images.
+
+    Attributes:
+        weights: of the student, which never saw a real image.
+        means: float32, shape (10, D): the mean of its embedding over each of the teacher's classes, noise included.
+    """
+
+    weights: tuple[npt.NDArray[np.float32], ...]
+    means: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Release:
-    """What is known of the training images from then on.
+    """What is known of the training images.
 
     Attributes:
         teacher: the private classifier.
         means: float32, shape (10, D): the mean embedding of each of its classes, noise included.
         counts: float32, shape (10,): how many images it takes for each class, noise included.
+        students: in the order in which they looked.
     """
 
     teacher: Teacher
     means: npt.NDArray[np.float32]
     counts: npt.NDArray[np.float32]
+    students: tuple[StudentRelease, ...] = ()
 
     def save(self, path: Path) -> None:
         """Publish the release as an HDF5 file, whole or not at all."""
         with publish(path) as partial, h5py.File(partial, "w") as file:
-            for name, array in self._arrays().items():
+            for name, array in zip(_NAMES, self._arrays(), strict=True):
                 file[name] = array
+            for i, student in enumerate(self.students):
+                group = file.create_group(f"students/{i}")
+                group["means"] = student.means
+                for j, array in enumerate(student.weights):
+                    group[f"weights/{j:03d}"] = array
 
     @classmethod
     def load(cls, path: Path) -> "Release":
@@ -77,17 +106,24 @@ class Release:
         """
         try:
             with h5py.File(path, "r") as file:
-                arrays = {name: np.asarray(file[name][()], np.float32) for name in _NAMES}
+                weights, bias, means, counts = (np.asarray(file[name][()], np.float32) for name in _NAMES)
+                groups = [file[f"students/{i}"] for i in range(len(file.get("students", ())))]
+                students = tuple(
+                    StudentRelease(
+                        tuple(np.asarray(group["weights"][name][()]) for name in sorted(group["weights"])),
+                        np.asarray(group["means"][()], np.float32),
+                    )
+                    for group in groups
+                )
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise PrivacyError(f"{path}: no readable release: {error}; train anew in another folder") from error
-        release = cls(Teacher(arrays["weights"], arrays["bias"]), arrays["means"], arrays["counts"])
-        if not all(np.isfinite(array).all() for array in arrays.values()) or len(release.means) != NUM_CLASSES:
+        release = cls(Teacher(weights, bias), means, counts, students)
+        if len(means) != NUM_CLASSES or not all(np.isfinite(array).all() for array in release._arrays()):
             raise PrivacyError(f"{path}: not a release of this version; train anew in another folder")
         return release
 
-    def _arrays(self) -> dict[str, npt.NDArray[np.float32]]:
-        values = self.teacher.weights, self.teacher.bias, self.means, self.counts
-        return dict(zip(_NAMES, values, strict=True))
+    def _arrays(self) -> tuple[npt.NDArray[np.float32], ...]:
+        return self.teacher.weights, self.teacher.bias, self.means, self.counts
 
 
 _NAMES = ("weights", "bias", "means", "counts")
@@ -101,7 +137,7 @@ def look_privately(
     progress: Progress = lambda stage, done, of: None,
     watch: Watch = lambda step, parameters, gradient: None,
 ) -> Release:
-    """Look at the training images, once, and release what was seen.
+    """The first look: train the teacher and release the mean embeddings of its classes.
 
     Args:
         images: uint8, shape (N, 28, 28).
@@ -111,7 +147,7 @@ def look_privately(
         progress: called with (stage, done, of).
         watch: called with the teacher's noisy steps; see ``train_teacher``.
     """
-    from synthgen.features import SCATTERING_SIZE, scattering_rows
+    from synthgen.features import SCATTERING_SIZE, embedding_rows, scattering_rows
 
     features = np.empty((len(images), SCATTERING_SIZE), np.float32)
     for rows in _batches(len(images)):
@@ -129,24 +165,51 @@ def look_privately(
     taught = teacher.predict(features)
     del features
     charge(plan.embedding)
-    sums = embedding_sums(images, taught, lambda done, of: progress("private embedding", done, of))
+    sums = embedding_sums(embedding_rows, images, taught, lambda done, of: progress("private embedding", done, of))
     sums += gaussian_noise(sums.shape, plan.embedding.noise_multiplier * plan.embedding.l2_sensitivity)
     return _released(teacher, sums)
 
 
+def look_as_student(
+    embed: Embed,
+    weights: tuple[npt.NDArray[np.float32], ...],
+    images: Images,
+    release: Release,
+    mechanism: Mechanism,
+    progress: Progress = lambda stage, done, of: None,
+) -> Release:
+    """A further look, through a student's eyes; its whole price is ``mechanism``, to be charged before the call.
+
+    Args:
+        embed: uint8 images (N, 28, 28) → rows (N, D) of norm at most 1; longer ones are clipped.
+        weights: the student's, to be released beside the means.
+        images: uint8, shape (N, 28, 28).
+        release: of the looks before.
+        mechanism: the noise; its sensitivity is 1.
+        progress: called with (stage, done, of).
+
+    Returns:
+        ``release`` with one more student.
+    """
+    from synthgen.features import scattering_rows
+
+    taught = np.concatenate([release.teacher.predict(scattering_rows(images[rows])) for rows in _batches(len(images))])
+    sums = embedding_sums(embed, images, taught, lambda done, of: progress("private look of a student", done, of))
+    sums += gaussian_noise(sums.shape, mechanism.noise_multiplier * mechanism.l2_sensitivity)
+    means = (sums / release.counts[:, None]).astype(np.float32)
+    return replace(release, students=(*release.students, StudentRelease(weights, means)))
+
+
 def embedding_sums(
-    images: Images, labels: Labels, progress: Callable[[int, int], None] = lambda done, of: None
+    embed: Embed, images: Images, labels: Labels, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> npt.NDArray[np.float64]:
-    """The sums of φ over the images of each label, with no noise: float64, shape (10, D).
+    """The sums of an embedding over the images of each label, with no noise: float64, shape (10, D).
 
     One image more or less changes one row by at most 1 in norm.
     """
-    from synthgen.features import EMBEDDING_SIZE, embedding_rows
-
-    sums = np.zeros((NUM_CLASSES, EMBEDDING_SIZE))
+    sums = np.zeros((NUM_CLASSES, embed(images[:1]).shape[1]))
     for rows in _batches(len(images)):
-        embedded = clip_rows(embedding_rows(images[rows]), 1.0)
-        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ embedded
+        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ clip_rows(embed(images[rows]), 1.0)
         progress(rows.stop, len(images))
     return sums
 
