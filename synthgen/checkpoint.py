@@ -29,7 +29,7 @@ from synthgen.statement import UNPROTECTED, PrivacyStatement
 if TYPE_CHECKING:
     import keras
 
-DEFAULT_CHECKPOINT = "conditional"
+DEFAULT_CHECKPOINT = "private"
 METADATA_NAME, WEIGHTS_NAME, SAMPLES_NAME = "checkpoint.json", "generator.weights.h5", "samples.png"
 SCHEMA_VERSION = 1
 _MAX_METADATA_BYTES = 64 << 20  # 64 MiB

@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_DEFAULT_RECIPE = "private"
 _DATA = "Folder of the four real Fashion-MNIST files; by default they are looked for (see: synthgen data)."
 _FORMATS = "tfrecord, hdf5, png, idx, idx-raw or npz."
 
@@ -53,7 +54,7 @@ def main() -> NoReturn:
     epilog="Examples:  synthgen train --recipe smoke   |   synthgen train --recipe dpgan --epsilon 3 --dry-run"
 )
 def train(
-    recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file. [default: conditional]")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file. [default: private]")] = None,
     data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
     out: Annotated[Path | None, typer.Option(help="Checkpoint folder. [default: runs/RECIPE]")] = None,
     seed: Annotated[
@@ -80,11 +81,11 @@ def train(
     from synthgen.training import resumable_recipe
 
     if resume and recipe is None and not set_:
-        out = out or Path("runs/conditional")
+        out = out or Path("runs") / _DEFAULT_RECIPE
         chosen, begun_with = resumable_recipe(out)
         seed = begun_with if seed is None else seed
     else:
-        chosen = load_recipe(recipe or "conditional", set_ or [])
+        chosen = load_recipe(recipe or _DEFAULT_RECIPE, set_ or [])
     chosen = with_budget(chosen, epsilon, delta)
     out = out or Path("runs") / chosen.name
     _say(f"{chosen.name}: {chosen.description}")
@@ -330,6 +331,9 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page to look at (HTML).")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the numbers (JSON).")] = None,
+    holdout: Annotated[
+        int, typer.Option(help="Measure on the last N training images instead of the test images.", min=0)
+    ] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A first look: one classifier, samples elsewhere.")] = False,
     seeds: Annotated[int, typer.Option(help="How many times each classifier is trained.")] = 1,
     inception: Annotated[
@@ -352,7 +356,14 @@ def evaluate(
     import_tensorflow()
     with _stages() as show:
         evaluation = evaluate_(
-            folder, data, quick=quick, seeds=seeds, inception=inception, official=not allow_unofficial, progress=show
+            folder,
+            data,
+            holdout=holdout,
+            quick=quick,
+            seeds=seeds,
+            inception=inception,
+            official=not allow_unofficial,
+            progress=show,
         )
     for line in summary(evaluation):
         _print(line)
@@ -400,7 +411,7 @@ def audit(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Examples:  synthgen preview dataset   |   synthgen preview conditional --out samples.png")
+@app.command(epilog="Examples:  synthgen preview dataset   |   synthgen preview private --out samples.png")
 def preview(
     source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],
     out: Annotated[Path, typer.Option(help="The picture to write (PNG).")] = Path("grid.png"),
@@ -416,7 +427,7 @@ def preview(
     _say(f"wrote {out}")
 
 
-@app.command(epilog="Examples:  synthgen info conditional   |   synthgen info dataset")
+@app.command(epilog="Examples:  synthgen info private   |   synthgen info dataset")
 def info(
     source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],
 ) -> None:

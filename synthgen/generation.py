@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from synthgen.batch import Batch
 from synthgen.cards import write_cards
-from synthgen.checkpoint import DEFAULT_CHECKPOINT, Checkpoint
+from synthgen.checkpoint import Checkpoint
 from synthgen.claim import JOB_NAME, WORK_FOLDER
 from synthgen.crew import Act, available_cpus, run_in_processes
 from synthgen.environment import begin_lean_process
@@ -404,9 +404,7 @@ def expect_guarantee(checkpoint: Checkpoint, allow_unprotected: bool, max_epsilo
             f"checkpoint '{checkpoint.name}' has {found}; asked for was epsilon {max_epsilon:g} or less: choose "
             "another checkpoint or a larger --max-epsilon"
         )
-    # While the package's own default is unprotected, it needs no word; a private default ends that by itself.
-    is_default = checkpoint.is_builtin and checkpoint.name == DEFAULT_CHECKPOINT
-    if proof is None and not (allow_unprotected or is_default):
+    if proof is None and not allow_unprotected:
         raise ExportError(
             f"checkpoint '{checkpoint.name}' has no formal privacy guarantee; if its training images may be "
             "exposed, say so with --allow-unprotected"

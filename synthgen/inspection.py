@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,8 +90,13 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
         "checkpoint": f"{checkpoint.name} {checkpoint.sha256}",
         "recipe": f"{recipe.name}: {recipe.description}",
         "labels": "ten classes" if recipe.conditional else "none: unconditional",
-        "training": f"{training.get('epochs')} epochs, {training.get('steps')} steps, {training.get('seconds')} s",
+        "training": _describe_training(training),
         "cost": f"{recipe.generator_flops / 1e6:.1f} MFLOP an image",
         "privacy": checkpoint.privacy.sentence,
         **dict(checkpoint.privacy.facts()),
     }
+
+
+def _describe_training(training: dict[str, Any]) -> str:
+    epochs = f"{training['epochs']} epochs, " if "epochs" in training else ""
+    return f"{epochs}{training.get('steps')} steps, {training.get('seconds')} s"

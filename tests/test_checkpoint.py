@@ -47,9 +47,10 @@ def test_the_shipped_checkpoint_is_honest_and_small():
     checkpoint = load_checkpoint()
     assert checkpoint.name == DEFAULT_CHECKPOINT
     assert checkpoint.is_builtin
-    assert checkpoint.training["data"]["official"]
-    assert checkpoint.privacy.protects or "No formal privacy guarantee" in checkpoint.privacy.sentence
-    folder = builtin_checkpoints()[DEFAULT_CHECKPOINT].parent
+    assert checkpoint.privacy.protects
+    assert checkpoint.privacy.proof.epsilon <= 10
+    assert checkpoint.training["data"] == {"images": 60_000}
+    folder = builtin_checkpoints()[DEFAULT_CHECKPOINT].parent.parent
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 8 << 20
 
 

@@ -205,3 +205,21 @@ def test_the_reference_is_the_ceiling_only_of_a_full_official_training(write_set
     taken.clear()
     measure(write_set(train.images[:400], train.labels[:400]), quick=False)
     assert taken[0] == ("small CNN", False)
+
+
+def test_a_holdout_is_measured_on_the_last_training_images_and_no_test_image(write_set, train, monkeypatch):
+    loaded = []
+    real = load_real_images
+    monkeypatch.setattr(
+        evaluation,
+        "load_real_images",
+        lambda split, *args, **kwargs: loaded.append(split) or real(split, *args, **kwargs),
+    )
+    folder = write_set(train.images[:400], train.labels[:400])
+    found = measure(folder, holdout=100)
+    assert loaded == ["train"]
+    assert (found.real["training_images"], found.real["test_images"]) == (400, 100)
+    assert found.memorisation.synthetic.exact_copies == 400
+    for holdout in (-1, 500):
+        with pytest.raises(UsageError, match=f"holdout {holdout}: expected 1 to 499"):
+            measure(folder, holdout=holdout)

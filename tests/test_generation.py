@@ -252,9 +252,8 @@ def test_an_unprotected_checkpoint_needs_a_word(tiny_checkpoint, tmp_path):
     assert not (tmp_path / "set").exists()
 
 
-def test_a_builtin_one_needs_the_word_too_unless_it_is_the_default(tmp_path, monkeypatch):
+def test_a_builtin_one_needs_the_word_too(tmp_path):
     conditional = load_checkpoint("conditional")
-    monkeypatch.setattr("synthgen.generation.DEFAULT_CHECKPOINT", "private")
     with pytest.raises(ExportError, match="--allow-unprotected"):
         generate(conditional, plan_export(conditional, count=1, file_format="npz"), tmp_path / "set")
 
