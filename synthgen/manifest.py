@@ -238,6 +238,10 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
     if version == LISTED_SCHEMA_VERSION:
         _expect("shards" not in body and bool(body.get("shard_lists")), "its shards are not in lists")
         lists = _records(_file_record, body["shard_lists"])
+        names = {record.name for record in lists}
+        few = len(names) == len(lists) <= -(-MAX_SHARDS // SHARDS_PER_LIST)
+        small = sum(record.bytes for record in lists) <= _MAX_MANIFEST_BYTES
+        _expect(few and small, f"{len(lists)} lists of shards: too many, too large, or one named twice")
         body["shards"] = [shard for record in lists for shard in _listed_shards(record, read(record.name))]
     else:
         _expect("shard_lists" not in body, "unknown or missing in Manifest: shard_lists")

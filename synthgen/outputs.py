@@ -17,7 +17,8 @@ from synthgen.claim import JOB_NAME, WORK_FOLDER, claim_folder, expect_same_job,
 from synthgen.errors import ExportError, UsageError
 from synthgen.files import flush_all, flush_to_disk, publish
 from synthgen.integrity import shard_problems
-from synthgen.manifest import MANIFEST_NAME, FileRecord, Manifest, load_manifest, read_manifest
+from synthgen.manifest import MANIFEST_NAME, FileRecord, Manifest, ShardRecord, load_manifest, read_manifest
+from synthgen.readers import read_listing
 
 _STAGING = "staging-"
 
@@ -45,8 +46,11 @@ class Output(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Publish a small file."""
 
-    def problems(self, file_format: str, files: Sequence[FileRecord], *, hashed: bool) -> list[str]:
-        """What is wrong with a shard's files: missing, of another size or, when ``hashed``, of other content."""
+    def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
+        """What is wrong with a shard's files: missing, of another size or, when ``hashed``, of other content.
+
+        Of a PNG shard's images, a folder is searched for every one; a URL only for their listing.
+        """
 
     def release(self) -> None:
         """Remove the work folder of a complete set."""
@@ -98,13 +102,16 @@ class LocalOutput:
     def publish(self, staging: Path) -> None:
         paths = sorted(staging.rglob("*"))
         flush_all([path for path in paths if path.is_file()])
+        changed = {self.path}
         for path in paths:
             target = self.path / path.relative_to(staging)
+            changed.add(target.parent)
             if path.is_dir():
                 target.mkdir(exist_ok=True)
             else:
                 path.replace(target)
-        flush_to_disk(self.path)
+        for folder in changed:
+            flush_to_disk(folder)
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -118,10 +125,17 @@ class LocalOutput:
         with publish(path) as partial:
             partial.write_bytes(data)
 
-    def problems(self, file_format: str, files: Sequence[FileRecord], *, hashed: bool) -> list[str]:
+    def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
         if hashed:
-            return shard_problems(self.path, file_format, files)
-        return _size_problems(files, lambda name: (self.path / name).stat().st_size)
+            return shard_problems(self.path, file_format, shard)
+        problems = _size_problems(shard.files, lambda name: (self.path / name).stat().st_size)
+        if file_format == "png" and not problems:
+            try:
+                entries = read_listing(self.path / shard.files[0].name, shard.count)
+            except ValueError as error:
+                return [f"{shard.files[0].name}: {error}"]
+            problems += [f"{name}: missing" for _, name in entries if not (self.path / name).is_file()]
+        return problems
 
     def release(self) -> None:
         shutil.rmtree(self.path / WORK_FOLDER, ignore_errors=True)
@@ -181,9 +195,9 @@ class RemoteOutput:
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._files.pipe_file(target, data)
 
-    def problems(self, file_format: str, files: Sequence[FileRecord], *, hashed: bool) -> list[str]:
+    def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
         """Sizes only: to hash what was uploaded, it would have to be downloaded."""
-        return _size_problems(files, lambda name: self._files.size(self._path(name)))
+        return _size_problems(shard.files, lambda name: self._files.size(self._path(name)))
 
     def release(self) -> None:
         with contextlib.suppress(OSError):

@@ -143,7 +143,8 @@ def _names(folder: Path, manifest: Manifest) -> list[str]:
         raise UsageError("splits of more than 1,000 shards: export each split into a folder of its own")
     names = [file.name for shard in manifest.shards for file in shard.files]
     if manifest.format == "png":
-        names += [name for listing in list(names) for _, name in read_listing(folder / listing)]
+        for shard in manifest.shards:
+            names += [name for _, name in read_listing(folder / shard.files[0].name, shard.count)]
         names += [path.relative_to(folder).as_posix() for path in (folder / manifest.split).iterdir()]
     return names
 
