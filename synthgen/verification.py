@@ -95,6 +95,19 @@ def verify(
     )
 
 
+def claimed_count(folder: Path) -> int:
+    """How many images the manifests of a set's splits name; where a later one is spoilt, the first manifest alone.
+
+    Raises:
+        VerificationError: there is no manifest, or not one that can be understood.
+    """
+    first = load_manifest(folder)
+    try:
+        return sum(manifest.count for manifest in load_manifests(folder))
+    except VerificationError:  # verify will say what is wrong with it
+        return first.count
+
+
 def default_workers(count: int, files_only: bool = False) -> int:
     """How many processes check ``count`` images soonest: one for every processor, fewer for small sets."""
     return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if files_only else _READ_PER_WORKER)))
