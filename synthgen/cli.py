@@ -448,8 +448,10 @@ def info(
     """Say what a checkpoint or a set is, and what is claimed for its privacy."""
     from synthgen.inspection import describe
 
-    for name, value in describe(source).items():
-        _print(f"{name:<14}{value}")
+    lines = describe(source)
+    width = max(13, *map(len, lines)) + 1
+    for name, value in lines.items():
+        _print(f"{name:<{width}}{value}")
 
 
 @app.command()
