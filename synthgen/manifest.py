@@ -19,7 +19,6 @@ from synthgen.files import (
     is_inside,
     is_own_file,
     json_bytes,
-    publish,
     sha256_of_bytes,
     sha256_of_file,
     sha256_of_json,
@@ -134,16 +133,6 @@ def manifest_documents(manifest: Manifest) -> tuple[Manifest, dict[str, bytes]]:
     manifest = replace(manifest, shard_lists=lists)
     documents[MANIFEST_NAME] = json_bytes(sealed(manifest.to_dict()))
     return manifest, documents
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Publish a manifest's files in ``folder``; do this last. Returns the manifest with the records of its lists."""
-    manifest, documents = manifest_documents(manifest)
-    for name, data in documents.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        with publish(folder / name) as partial:
-            partial.write_bytes(data)
-    return manifest
 
 
 def sealed(document: dict[str, Any]) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def test_a_damaged_claim_is_named(small, tmp_path, place: str, content: bytes):
         (tmp_path / "set" / WORK_FOLDER).mkdir(parents=True)
         (tmp_path / "set" / WORK_FOLDER / "job.json").write_bytes(content)
     for act in (lambda: small(out, resume=True), lambda: merge(out)):
-        with pytest.raises(ExportError, match=r"job.json is damaged"):
+        with pytest.raises(ExportError, match=r"job.json: not an export job"):
             act()
 
 
