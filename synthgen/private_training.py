@@ -22,6 +22,7 @@ from synthgen.privacy.mechanisms import poisson_sample
 from synthgen.private_plan import PrivateTrainingPlan
 from synthgen.statement import PrivacyStatement, differential_privacy
 from synthgen.training import LOCK_NAME, check_folder, sample_drawer
+from synthgen.training_plan import describe_private_images
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def _play_on(run: "_Run", on_step: OnStep, on_look: OnLook, should_stop: Callabl
         if should_stop() and run.step < section.steps:
             run.save_state(stopping=True)
             raise Interrupted(f"stopped after {run.step} of {section.steps} steps, all saved; go on with --resume")
+    if not run.step:
+        raise PrivacyError("budget exhausted before the first step: start anew in another --out")
     if not run.is_saved:
         on_look(run.look())
     return run.complete()
@@ -205,6 +208,10 @@ class _Run:
         different = [name for name, value in self._identity().items() if header.get(name) != value]
         if different:
             raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
+        charged = sum(mechanism.steps for mechanism in self._ledger.ledger)
+        ours = all(self.plan.mechanism(mechanism.steps) == mechanism for mechanism in self._ledger.ledger)
+        if not ours or charged < header["step"] + header["paid"]:
+            raise PrivacyError(f"{self.out}: {LEDGER_NAME} is not this run's, or an older one; start in a new folder")
         with open_state(self.out) as state:
             self.game.restore(state)
         self.step, self._since_generator = header["step"], header["since_generator"]
@@ -256,6 +263,5 @@ class _Run:
         save_checkpoint(self.out, self.game.best_generator, plan.recipe, self._statement(), training)
 
     def _statement(self) -> PrivacyStatement:
-        origin = "Fashion-MNIST" if self.plan.recipe.data.official else "the user's own images"
-        trained_on = f"{len(self.plan.data):,} images of {origin}, training split"
+        trained_on = describe_private_images(self.plan.recipe, len(self.plan.data))
         return differential_privacy(self._ledger.ledger, self.plan.budget.delta, trained_on)
