@@ -40,7 +40,7 @@ class Progress:
     generator_steps: int
     forged_accuracy: float  # of the discriminator, on forged images; a running mean
     generator_loss: float
-    seconds: float
+    seconds: int  # whole, for fractions would tell how large the Poisson samples were
 
     def __str__(self) -> str:
         return (
@@ -172,7 +172,7 @@ class _Run:
     def look(self) -> Progress:
         """Draw a picture, and save that, the checkpoint and the state."""
         progress = Progress(
-            step=self.step, generator_steps=self._generator_steps, seconds=round(self._seconds, 2), **self._figures
+            step=self.step, generator_steps=self._generator_steps, seconds=round(self._seconds), **self._figures
         )
         self.history.append(progress)
         images = self._draw_samples()
@@ -255,7 +255,7 @@ class _Run:
             "steps": self.step,
             "generator_steps": self._generator_steps,
             "seed": plan.seed,
-            "seconds": round(self._seconds, 1),
+            "seconds": round(self._seconds),
             "data": {"images": len(plan.data)},
             "history": [asdict(progress) for progress in self.history],
             "made_with": made_with(),
