@@ -16,15 +16,15 @@ from typing import Any
 from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.environment import made_with
 from synthgen.errors import Interrupted, PrivacyError, TrainingError, UsageError
-from synthgen.files import exclusive_lock, remove_litter
 from synthgen.matching import Match, Matching
 from synthgen.matching_plan import MatchingPlan
 from synthgen.pictures import save_contact_sheet
-from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME, Ledger, OpenLedger
+from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
 from synthgen.privacy.release import Release, look_as_student, look_privately
+from synthgen.private_folder import private_folder
 from synthgen.statement import PUBLIC, differential_privacy
 from synthgen.student import Student
-from synthgen.training import LOCK_NAME, check_folder, sample_drawer
+from synthgen.training import sample_drawer
 from synthgen.training_plan import describe_private_images
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
@@ -82,27 +82,11 @@ def train_by_matching(
         TrainingError: the folder cannot be written, or the distance is no number any more.
         Interrupted: stopped on request; go on with ``resume``.
     """
-    check_folder(out, resume, may_hold=LEDGER_FILES)
-    if resume and not (out / LEDGER_NAME).is_file():
-        raise PrivacyError(f"{out}: {LEDGER_NAME} is missing, so what was spent is unknown; start in a new folder")
-    try:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(out / LOCK_NAME) as alone:
-            if not alone:
-                raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
-            remove_litter(out)
-            ledger = OpenLedger.open(out / LEDGER_NAME, plan.budget)
-            if resume:
-                _expect_same_run(plan, out, ledger)
-            release = _release(plan, out, ledger, on_stage)
-            run = _Run(plan, out, ledger, release)
-            checkpoint = _play_on(run, on_stage, on_step, on_look, should_stop)
-        for name in (LOCK_NAME, LEDGER_NAME + ".lock"):
-            (out / name).unlink(missing_ok=True)
-        return checkpoint
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+    with private_folder(out, plan.budget, resume) as ledger:
+        if resume:
+            _expect_same_run(plan, out, ledger)
+        run = _Run(plan, out, ledger, _release(plan, out, ledger, on_stage))
+        return _play_on(run, on_stage, on_step, on_look, should_stop)
 
 
 def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStage) -> Release:

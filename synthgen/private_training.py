@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.environment import import_tensorflow, made_with
-from synthgen.errors import Interrupted, PrivacyError, TrainingError, UsageError
-from synthgen.files import exclusive_lock, remove_litter
+from synthgen.errors import Interrupted, PrivacyError, UsageError
 from synthgen.pictures import save_contact_sheet
-from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME, OpenLedger
+from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.privacy.mechanisms import poisson_sample
+from synthgen.private_folder import private_folder
 from synthgen.private_plan import PrivateTrainingPlan
 from synthgen.statement import PrivacyStatement, differential_privacy
-from synthgen.training import LOCK_NAME, check_folder, sample_drawer
+from synthgen.training import sample_drawer
 from synthgen.training_plan import describe_private_images
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
@@ -79,31 +79,16 @@ def train_privately(
         TrainingError: the gradients are no numbers any more; the last good state is kept.
         Interrupted: stopped on request; go on with ``resume``.
     """
-    check_folder(out, resume, may_hold=LEDGER_FILES)
-    if resume and not (out / LEDGER_NAME).is_file():
-        raise PrivacyError(f"{out}: {LEDGER_NAME} is missing, so what was spent is unknown; start in a new folder")
-    import_tensorflow()
-    from synthgen.private_game import PrivateGame
+    with private_folder(out, plan.budget, resume) as ledger:
+        import_tensorflow()
+        from synthgen.private_game import PrivateGame
 
-    try:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(out / LOCK_NAME) as alone:
-            if not alone:
-                raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
-            remove_litter(out)
-            ledger = OpenLedger.open(out / LEDGER_NAME, plan.budget)
-            run = _Run(plan, out, ledger, PrivateGame(plan.recipe, plan.seed, plan.noise_multiplier))
-            if resume:
-                run.restore()
-            else:
-                run.save_state()  # from here on the run can be resumed, whatever happens
-            checkpoint = _play_on(run, on_step, on_look, should_stop)
-        for lock in (LOCK_NAME, LEDGER_NAME + ".lock"):
-            (out / lock).unlink(missing_ok=True)
-        return checkpoint
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+        run = _Run(plan, out, ledger, PrivateGame(plan.recipe, plan.seed, plan.noise_multiplier))
+        if resume:
+            run.restore()
+        else:
+            run.save_state()  # from here on the run can be resumed, whatever happens
+        return _play_on(run, on_step, on_look, should_stop)
 
 
 def _play_on(run: "_Run", on_step: OnStep, on_look: OnLook, should_stop: Callable[[], bool]) -> Checkpoint:
