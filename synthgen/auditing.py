@@ -137,7 +137,10 @@ PREPARATIONS: dict[str, Prepare] = {}
 
 
 def _prepare_look(recipe: Recipe, folder: Path | None, canaries: int, progress: Progress) -> PreparedAudit:
-    """A recipe trained on released statistics; what follows its private look needs no audit."""
+    """A recipe trained on released statistics: its first look, the teacher and the embedding.
+
+    The students' looks are not run: each is the embedding's mechanism again, on other features.
+    """
     from synthgen.environment import import_tensorflow
     from synthgen.matching_plan import plan_matching
     from synthgen.privacy.accounting import epsilon_of

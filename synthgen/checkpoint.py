@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_CHECKPOINT = "private"
 METADATA_NAME, WEIGHTS_NAME, SAMPLES_NAME = "checkpoint.json", "generator.weights.h5", "samples.png"
 SCHEMA_VERSION = 1
+_ROUNDING_UP = 1e-4  # a claimed epsilon is rounded up by less
 _MAX_METADATA_BYTES = 64 << 20  # 64 MiB
 _MAX_WEIGHT_BYTES = 1 << 30  # 1 GiB of arrays
 
@@ -112,6 +113,7 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         identified = identity_of(metadata["recipe"], metadata["privacy"])
         if sha256_of_json(metadata["recipe"]) != metadata["recipe_sha256"] or not isinstance(training, dict):
             raise ValueError("the recipe is not the one its hash names")
+        _expect_budget_kept(recipe, privacy)
     except (OSError, ValueError, KeyError, RecursionError, RecipeError) as error:
         raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
     found = weights_sha256(path / WEIGHTS_NAME, identified)
@@ -158,13 +160,23 @@ def save_checkpoint(
     return load_checkpoint(path)
 
 
+def _expect_budget_kept(recipe: Recipe, privacy: PrivacyStatement) -> None:
+    """Raise ValueError where a formal claim stands beside a recipe that did not ask for it."""
+    if (proof := privacy.proof) is None:
+        return
+    budget = recipe.privacy
+    if budget is None or proof.delta != budget.delta or proof.epsilon > budget.epsilon + _ROUNDING_UP:
+        raise ValueError("its privacy statement is not within the budget of its recipe")
+
+
 def identity_of(recipe: dict[str, Any], privacy: dict[str, Any]) -> dict[str, Any]:
     """What the identity covers beside the weights, of recipe and privacy statement as plain values.
 
-    That is the part of the recipe that decides what the generator computes, and any formal claim, whole.
+    That is the part of the recipe that decides what the generator computes; for a formal claim, recipe and claim whole.
     """
-    architecture = {key: recipe[key] for key in ("conditional", "latent", "generator")}
-    return architecture if privacy["guarantee"] == UNPROTECTED else {**architecture, "privacy": privacy}
+    if privacy["guarantee"] == UNPROTECTED:
+        return {key: recipe[key] for key in ("conditional", "latent", "generator")}
+    return {"recipe": recipe, "privacy": privacy}
 
 
 def weights_sha256(path: Path, identified: dict[str, Any]) -> str:

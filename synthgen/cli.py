@@ -582,7 +582,7 @@ def _stop_signals() -> Iterator[threading.Event]:
     def ask_to_stop(number: int, frame: Any) -> None:
         if stopped.is_set():
             raise KeyboardInterrupt
-        _say("stopping after this batch; everything is saved")
+        _say("stopping after this batch, or the private look under way, with everything saved; once more: at once")
         stopped.set()
 
     with _handlers(ask_to_stop, signal.SIGINT, signal.SIGTERM):

@@ -31,7 +31,23 @@ class Outcome(NamedTuple):
     accuracy: float
 
 
-class Players:
+class Stateful:
+    """What can be saved and taken up again: all that changes stands in Keras variables."""
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything that changes, as arrays under names that sort in a fixed order."""
+        return {f"v{i:05d}": v.value.numpy() for i, v in enumerate(self._variables())}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take up a ``state``; raises KeyError or ValueError when it is none of such an object."""
+        for i, variable in enumerate(self._variables()):
+            variable.assign(state[f"v{i:05d}"])
+
+    def _variables(self) -> list[keras.Variable]:
+        raise NotImplementedError
+
+
+class Players(Stateful):
     """Two networks and their optimisers, and the generator's step; how the discriminator learns is a subclass's.
 
     Args:
@@ -61,15 +77,6 @@ class Players:
     def best_generator(self) -> keras.Model:
         """The generator to keep: the one with averaged weights where the recipe asks for it."""
         return self._averaged or self.generator
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything that changes in a game, as arrays under names that sort in a fixed order."""
-        return {f"v{i:05d}": v.value.numpy() for i, v in enumerate(self._variables())}
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take up a ``state``; raises KeyError or ValueError when it is not that of such a game."""
-        for i, variable in enumerate(self._variables()):
-            variable.assign(state[f"v{i:05d}"])
 
     def _variables(self) -> list[keras.Variable]:
         models = [self.generator, self.discriminator, *([self._averaged] if self._averaged else [])]

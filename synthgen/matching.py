@@ -8,8 +8,7 @@ embeddings of their own, in which it is matched from then on.
 Nothing here sees a real image, so that any of it may be run, seeded and repeated at will.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -18,7 +17,7 @@ import tensorflow as tf
 
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
 from synthgen.features import embedding, look, normalised_scattering
-from synthgen.game import constant_then_linear
+from synthgen.game import Stateful, constant_then_linear
 from synthgen.networks import build_generator
 from synthgen.privacy.release import Release, StudentRelease
 from synthgen.recipe import StatisticsRecipe
@@ -43,7 +42,7 @@ class Match(NamedTuple):
     agreement: float
 
 
-class Matching:
+class Matching(Stateful):
     """A generator on its way to the release.
 
     Args:
@@ -93,15 +92,6 @@ class Matching:
             drawn = self._draw(tf.constant(labels[part], tf.int32), number, self.best_generator, training=False)
             images[part] = np.round(drawn.numpy()[..., 0] * 255)
         return images, labels.astype(np.uint8)
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything that changes in training, as arrays under names that sort in a fixed order."""
-        return {f"v{i:05d}": v.value.numpy() for i, v in enumerate(self._variables())}
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take up a ``state``; raises KeyError or ValueError when it is not that of such a training."""
-        for i, variable in enumerate(self._variables()):
-            variable.assign(state[f"v{i:05d}"])
 
     def _variables(self) -> list[keras.Variable]:
         owners = [self.generator, *([self._averaged] if self._averaged else []), self._optimizer]

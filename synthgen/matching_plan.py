@@ -48,7 +48,8 @@ class MatchingPlan:
             for i, mechanism in enumerate((embedding, *students), 2)
         ]
         return [
-            f"budget: epsilon {self.budget.epsilon:g} at delta {self.budget.delta:g}, add or remove one image",
+            f"budget: epsilon {self.budget.epsilon:g} at delta {self.budget.delta:g}, add or remove one image; "
+            "shares of it are of squared signal to noise, which adds up",
             f"1. teacher, {shares[0]:.0f} % of the budget: {teacher.steps:,} steps of DP-SGD on fixed features, noise "
             f"multiplier {teacher.noise_multiplier:.4f}, clip norm {teacher.l2_sensitivity:g}, Poisson sampling of "
             f"each of {len(self.data):,} images with probability {teacher.sampling_probability:.5f}: "

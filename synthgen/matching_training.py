@@ -1,10 +1,12 @@
 """Training on released statistics: a few private looks at the real images, and as much training as you like.
 
 The first look comes before training; then, at equal distances, one through the eyes of each student of the generator.
-Every mechanism is charged to a ledger on disk before it runs, and what it releases is published as a whole. A run
-killed within a look has spent that part of its budget on nothing, and says so when it is resumed.
+Every mechanism is charged to a ledger on disk before it runs, and what it releases is published as a whole. A look that
+is killed stays charged and is not repeated: without the first there is nothing to go on with, without a student's the
+run goes on.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,20 +16,22 @@ from typing import Any
 from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.environment import made_with
 from synthgen.errors import Interrupted, PrivacyError, TrainingError, UsageError
-from synthgen.files import exclusive_lock, remove_litter
 from synthgen.matching import Match, Matching
 from synthgen.matching_plan import MatchingPlan
 from synthgen.pictures import save_contact_sheet
-from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME, OpenLedger
+from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
 from synthgen.privacy.release import Release, look_as_student, look_privately
+from synthgen.private_folder import private_folder
 from synthgen.statement import PUBLIC, differential_privacy
 from synthgen.student import Student
-from synthgen.training import LOCK_NAME, check_folder, sample_drawer
+from synthgen.training import sample_drawer
+from synthgen.training_plan import describe_private_images
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
 RELEASE_NAME = "release.h5"
 _PUBLIC = tuple(fact for fact in PUBLIC if fact != "equal class counts")  # they are released, with noise
 _STUDENTS_IMAGES = 20_000
+_LEAST_FREE_BYTES = 32 << 20  # 32 MiB: release, state, checkpoint and pictures
 _MEMORY = 0.05  # weight of the newest figure in a running mean
 
 
@@ -78,41 +82,30 @@ def train_by_matching(
         TrainingError: the folder cannot be written, or the distance is no number any more.
         Interrupted: stopped on request; go on with ``resume``.
     """
-    check_folder(out, resume, may_hold=LEDGER_FILES)
-    if resume and not (out / LEDGER_NAME).is_file():
-        raise PrivacyError(f"{out}: {LEDGER_NAME} is missing, so what was spent is unknown; start in a new folder")
-    try:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(out / LOCK_NAME) as alone:
-            if not alone:
-                raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
-            remove_litter(out)
-            ledger = OpenLedger.open(out / LEDGER_NAME, plan.budget)
-            if resume:
-                _expect_same_run(plan, out)
-            else:
-                write_state(out, {**_identity(plan), "step": 0}, {})  # what --resume will look for
-            run = _Run(plan, out, ledger, _release(plan, out, ledger, on_stage))
-            checkpoint = _play_on(run, on_stage, on_step, on_look, should_stop)
-        for name in (LOCK_NAME, LEDGER_NAME + ".lock"):
-            (out / name).unlink(missing_ok=True)
-        return checkpoint
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+    with private_folder(out, plan.budget, resume) as ledger:
+        if resume:
+            _expect_same_run(plan, out, ledger)
+        run = _Run(plan, out, ledger, _release(plan, out, ledger, on_stage))
+        return _play_on(run, on_stage, on_step, on_look, should_stop)
 
 
 def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStage) -> Release:
     """What was released in ``out`` before, or else the first private look itself."""
     path = out / RELEASE_NAME
-    release = Release.load(path) if path.exists() else None
-    if len(ledger.ledger) != (2 + len(release.students) if release else 0):
-        raise PrivacyError(
-            f"{out}: a private look was cut short when its budget had been charged; start anew in another --out, "
-            "and let each look, a minute or two, come to its end"
-        )
-    if release:
+    charged = ledger.ledger.mechanisms
+    if path.exists():
+        release = Release.load(path)
+        if release.charged != charged[: len(release.charged)] or len(release.charged) != 2 + len(release.students):
+            raise PrivacyError(f"{path}: not the outcome of this ledger; start anew in another --out")
         return release
+    if charged:
+        raise PrivacyError(
+            f"{out}: the first private look was cut short when its budget had been charged; start anew in another "
+            "--out, and let the look, a minute or two, come to its end"
+        )
+    if (free := shutil.disk_usage(out).free) < _LEAST_FREE_BYTES:  # found out before the budget is spent
+        raise TrainingError(f"{out}: only {free / 1e6:.0f} MB are free; make room for {_LEAST_FREE_BYTES / 1e6:.0f} MB")
+    write_state(out, {**_identity(plan), "step": 0, "charged": []}, {})  # what --resume will look for
     release = look_privately(plan.data.images, plan.data.labels, plan.look, ledger.charge, on_stage)
     release.save(path)
     return release
@@ -127,11 +120,12 @@ def _play_on(
 ) -> Checkpoint:
     section = run.plan.recipe.training
     while run.step < section.steps:
+        student = run.taught_student(on_stage) if run.is_students_turn else None
         if should_stop():
             run.save_state()
             raise Interrupted(f"stopped after {run.step} of {section.steps} steps, all saved; go on with --resume")
-        if run.is_students_turn:
-            run.teach_student(on_stage)
+        if student is not None:
+            run.look_through(student, on_stage)
         on_step(run.advance(), section.steps, run.figures)
         if run.step % section.sample_every_steps == 0 or run.step == section.steps:
             on_look(run.look())
@@ -155,19 +149,30 @@ class _Run:
     @property
     def is_students_turn(self) -> bool:
         """Whether the next student is to learn now: the students divide the steps into equal parts."""
-        taught, phases = len(self._release.students), len(self.plan.look.students) + 1
-        return taught + 1 < phases and self.step >= (taught + 1) * self.plan.recipe.training.steps // phases
+        looked, phases = self._students_charged, len(self.plan.look.students) + 1
+        return looked + 1 < phases and self.step >= (looked + 1) * self.plan.recipe.training.steps // phases
 
-    def teach_student(self, on_stage: OnStage) -> None:
-        """Train a student on what the generator draws, look at the real images through its eyes, publish that."""
+    @property
+    def _students_charged(self) -> int:
+        """How many students' looks were paid for, those included that were cut short."""
+        return len(self._ledger.ledger) - 2
+
+    def taught_student(self, on_stage: OnStage) -> Student:
+        """A student trained on what the generator draws; it sees no real image."""
         began = time.monotonic()
-        number = len(self._release.students)
+        number = self._students_charged
         student = Student()
         images, labels = self._matching.draw(_STUDENTS_IMAGES, number)
         seed = (self.plan.seed + 1 + number) % (1 << 32)
         student.fit(images, labels, seed, lambda done, of: on_stage(f"student {number + 1}", done, of))
-        self.save_state()  # a stop or a kill from here on loses no step
-        mechanism = self.plan.look.students[number]
+        self._seconds += time.monotonic() - began
+        return student
+
+    def look_through(self, student: Student, on_stage: OnStage) -> None:
+        """Look at the real images through the student's eyes, and publish what it saw."""
+        began = time.monotonic()
+        self.save_state()  # a kill from here on loses no step
+        mechanism = self.plan.look.students[self._students_charged]
         self._ledger.charge(mechanism)
         weights = tuple(student.weights)
         self._release = look_as_student(
@@ -210,6 +215,7 @@ class _Run:
             "figures": self.figures,
             "seconds": self._seconds,
             "history": [asdict(progress) for progress in self.history],
+            "charged": self._ledger.ledger.to_list(),
         }
         write_state(self.out, header, self._matching.state())
         write_metrics(self.out, MatchingProgress, self.history)
@@ -243,17 +249,20 @@ class _Run:
             "history": [asdict(progress) for progress in self.history],
             "made_with": made_with(),
         }
-        origin = "Fashion-MNIST" if plan.recipe.data.official else "the user's own images"
-        trained_on = f"{len(plan.data):,} images of {origin}, training split"
+        trained_on = describe_private_images(plan.recipe, len(plan.data))
         statement = differential_privacy(self._ledger.ledger, plan.budget.delta, trained_on, _PUBLIC)
         save_checkpoint(self.out, self._matching.best_generator, plan.recipe, statement, training)
 
 
-def _expect_same_run(plan: MatchingPlan, out: Path) -> None:
+def _expect_same_run(plan: MatchingPlan, out: Path, ledger: OpenLedger) -> None:
     header = read_header(out)
     different = [name for name, value in _identity(plan).items() if header.get(name) != value]
     if different:
         raise UsageError(f"{out}: holds a run with different {', '.join(different)}; choose another --out")
+    charged = ledger.ledger.mechanisms
+    before = Ledger.from_list(header["charged"]).mechanisms
+    if charged != plan.look.mechanisms[: len(charged)] or before != charged[: len(before)]:
+        raise PrivacyError(f"{out}: {LEDGER_NAME} is not this run's; start anew in another --out")
 
 
 def _identity(plan: MatchingPlan) -> dict[str, Any]:
@@ -263,5 +272,4 @@ def _identity(plan: MatchingPlan) -> dict[str, Any]:
         "seed": plan.seed,
         "images": len(plan.data),
         "noise_multipliers": [mechanism.noise_multiplier for mechanism in plan.look.mechanisms],
-        "made_with": made_with(),
     }

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.environment import import_tensorflow, made_with
-from synthgen.errors import Interrupted, PrivacyError, TrainingError, UsageError
-from synthgen.files import exclusive_lock, remove_litter
+from synthgen.errors import Interrupted, PrivacyError, UsageError
 from synthgen.pictures import save_contact_sheet
-from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME, OpenLedger
+from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.privacy.mechanisms import poisson_sample
+from synthgen.private_folder import private_folder
 from synthgen.private_plan import PrivateTrainingPlan
 from synthgen.statement import PrivacyStatement, differential_privacy
-from synthgen.training import LOCK_NAME, check_folder, sample_drawer
+from synthgen.training import sample_drawer
+from synthgen.training_plan import describe_private_images
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Progress:
     generator_steps: int
     forged_accuracy: float  # of the discriminator, on forged images; a running mean
     generator_loss: float
-    seconds: float
+    seconds: int  # whole, for fractions would tell how large the Poisson samples were
 
     def __str__(self) -> str:
         return (
@@ -78,31 +79,16 @@ def train_privately(
         TrainingError: the gradients are no numbers any more; the last good state is kept.
         Interrupted: stopped on request; go on with ``resume``.
     """
-    check_folder(out, resume, may_hold=LEDGER_FILES)
-    if resume and not (out / LEDGER_NAME).is_file():
-        raise PrivacyError(f"{out}: {LEDGER_NAME} is missing, so what was spent is unknown; start in a new folder")
-    import_tensorflow()
-    from synthgen.private_game import PrivateGame
+    with private_folder(out, plan.budget, resume) as ledger:
+        import_tensorflow()
+        from synthgen.private_game import PrivateGame
 
-    try:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(out / LOCK_NAME) as alone:
-            if not alone:
-                raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
-            remove_litter(out)
-            ledger = OpenLedger.open(out / LEDGER_NAME, plan.budget)
-            run = _Run(plan, out, ledger, PrivateGame(plan.recipe, plan.seed, plan.noise_multiplier))
-            if resume:
-                run.restore()
-            else:
-                run.save_state()  # from here on the run can be resumed, whatever happens
-            checkpoint = _play_on(run, on_step, on_look, should_stop)
-        for lock in (LOCK_NAME, LEDGER_NAME + ".lock"):
-            (out / lock).unlink(missing_ok=True)
-        return checkpoint
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+        run = _Run(plan, out, ledger, PrivateGame(plan.recipe, plan.seed, plan.noise_multiplier))
+        if resume:
+            run.restore()
+        else:
+            run.save_state()  # from here on the run can be resumed, whatever happens
+        return _play_on(run, on_step, on_look, should_stop)
 
 
 def _play_on(run: "_Run", on_step: OnStep, on_look: OnLook, should_stop: Callable[[], bool]) -> Checkpoint:
@@ -114,6 +100,8 @@ def _play_on(run: "_Run", on_step: OnStep, on_look: OnLook, should_stop: Callabl
         if should_stop() and run.step < section.steps:
             run.save_state(stopping=True)
             raise Interrupted(f"stopped after {run.step} of {section.steps} steps, all saved; go on with --resume")
+    if not run.step:
+        raise PrivacyError("budget exhausted before the first step: start anew in another --out")
     if not run.is_saved:
         on_look(run.look())
     return run.complete()
@@ -169,7 +157,7 @@ class _Run:
     def look(self) -> Progress:
         """Draw a picture, and save that, the checkpoint and the state."""
         progress = Progress(
-            step=self.step, generator_steps=self._generator_steps, seconds=round(self._seconds, 2), **self._figures
+            step=self.step, generator_steps=self._generator_steps, seconds=round(self._seconds), **self._figures
         )
         self.history.append(progress)
         images = self._draw_samples()
@@ -205,6 +193,10 @@ class _Run:
         different = [name for name, value in self._identity().items() if header.get(name) != value]
         if different:
             raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
+        charged = sum(mechanism.steps for mechanism in self._ledger.ledger)
+        ours = all(self.plan.mechanism(mechanism.steps) == mechanism for mechanism in self._ledger.ledger)
+        if not ours or charged < header["step"] + header["paid"]:
+            raise PrivacyError(f"{self.out}: {LEDGER_NAME} is not this run's, or an older one; start in a new folder")
         with open_state(self.out) as state:
             self.game.restore(state)
         self.step, self._since_generator = header["step"], header["since_generator"]
@@ -248,7 +240,7 @@ class _Run:
             "steps": self.step,
             "generator_steps": self._generator_steps,
             "seed": plan.seed,
-            "seconds": round(self._seconds, 1),
+            "seconds": round(self._seconds),
             "data": {"images": len(plan.data)},
             "history": [asdict(progress) for progress in self.history],
             "made_with": made_with(),
@@ -256,6 +248,5 @@ class _Run:
         save_checkpoint(self.out, self.game.best_generator, plan.recipe, self._statement(), training)
 
     def _statement(self) -> PrivacyStatement:
-        origin = "Fashion-MNIST" if self.plan.recipe.data.official else "the user's own images"
-        trained_on = f"{len(self.plan.data):,} images of {origin}, training split"
+        trained_on = describe_private_images(self.plan.recipe, len(self.plan.data))
         return differential_privacy(self._ledger.ledger, self.plan.budget.delta, trained_on)

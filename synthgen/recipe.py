@@ -168,7 +168,7 @@ class MatchingSection(_Section):
 class PrivacySection(_Section):
     """The budget of a private run: every look at the real images together costs at most this."""
 
-    epsilon: float = _between(0.01, 1000.0)
+    epsilon: float = _between(0.01, 50.0)
     delta: float = _between(1e-12, 1e-3, default=1e-5)
 
 

@@ -8,6 +8,7 @@ unbroken one.
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,24 +83,40 @@ def train(
         TrainingError: the losses are no numbers any more or the game has collapsed; the last good state is kept.
         Interrupted: stopped on request; go on with ``resume``.
     """
-    check_folder(out, resume)
-    import_tensorflow()
-    from synthgen.game import Game
+    with run_folder(out, resume):
+        import_tensorflow()
+        from synthgen.game import Game
 
+        run = _Run(plan, out, Game(plan.recipe, plan.seed, plan.total_steps))
+        if resume:
+            run.restore()
+        else:
+            run.save_state()  # from here on the run can be resumed, whatever happens
+        return _play_on(run, on_step, on_epoch, should_stop)
+
+
+@contextmanager
+def run_folder(out: Path, resume: bool, *, may_hold: Collection[str] = ()) -> Iterator[None]:
+    """Hold the folder of a training run alone, with ``samples/`` in it and no litter.
+
+    Args:
+        out: new or empty, but for files named in ``may_hold``, unless ``resume``.
+        resume: it holds an interrupted run.
+        may_hold: what a run that was killed early may have left.
+
+    Raises:
+        UsageError: ``out`` holds something else, is in use, or there is nothing to resume.
+        TrainingError: the folder cannot be written.
+    """
+    check_folder(out, resume, may_hold=may_hold)
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
         with exclusive_lock(out / LOCK_NAME) as alone:
             if not alone:
                 raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
             remove_litter(out)
-            run = _Run(plan, out, Game(plan.recipe, plan.seed, plan.total_steps))
-            if resume:
-                run.restore()
-            else:
-                run.save_state()  # from here on the run can be resumed, whatever happens
-            checkpoint = _play_on(run, on_step, on_epoch, should_stop)
+            yield
         (out / LOCK_NAME).unlink(missing_ok=True)
-        return checkpoint
     except OSError as error:
         reason = error.strerror or str(error)
         raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error

@@ -75,6 +75,13 @@ def training_images(recipe: Recipe, folder: Path | None = None) -> RealImages:
     return RealImages.of(images, labels, official=all(part.official for part in parts))
 
 
+def describe_private_images(recipe: Recipe, count: int) -> str:
+    """Which images a private run protects, in plain language."""
+    origin = "Fashion-MNIST" if recipe.data.official else "the user's own images"
+    which = f"the first {count:,}" if recipe.data.holdout or recipe.data.limit else f"all {count:,}"
+    return f"{which} images of the training split of {origin}"
+
+
 def epoch_order(count: int, shuffle_buffer: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """The order of the images in one epoch, a permutation of 0 … count - 1.
 

@@ -18,7 +18,7 @@ from synthgen.checkpoint import Checkpoint, save_checkpoint
 from synthgen.generation import generate, plan_export
 from synthgen.manifest import Manifest, manifest_documents
 from synthgen.privacy.ledger import Ledger, Mechanism
-from synthgen.recipe import Recipe, load_recipe
+from synthgen.recipe import PrivacySection, Recipe, load_recipe
 from synthgen.statement import PrivacyStatement, differential_privacy, no_guarantee
 
 DATA = Path(__file__).parent / "data"
@@ -58,7 +58,8 @@ def private_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFac
         steps=100,
     )
     privacy = differential_privacy(Ledger((means, teacher)), 1e-5, "60,000 images of nobody")
-    return _untrained(tiny_recipe, tmp_path_factory.mktemp("checkpoint") / "private", privacy)
+    recipe = replace(tiny_recipe, privacy=PrivacySection(epsilon=2.0))
+    return _untrained(recipe, tmp_path_factory.mktemp("checkpoint") / "private", privacy)
 
 
 def _untrained(recipe: Recipe, path: Path, privacy: PrivacyStatement | None = None) -> Checkpoint:

@@ -15,7 +15,7 @@ from synthgen.matching_plan import plan_matching
 from synthgen.matching_training import RELEASE_NAME, train_by_matching
 from synthgen.privacy import release as release_module
 from synthgen.privacy.accounting import epsilon_of
-from synthgen.privacy.ledger import LEDGER_NAME
+from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.privacy.release import Release, embedding_sums, look_privately
 from synthgen.recipe import load_recipe
 from synthgen.training_state import STATE_NAME
@@ -67,8 +67,12 @@ def test_a_run_leaves_a_checkpoint_that_states_both_mechanisms(plan, unbroken):
         "samples/step-000006.png",
     }
     ledger = unbroken.privacy.proof.ledger
-    assert [(mechanism.name, mechanism.steps) for mechanism in ledger] == [("teacher", 5), ("embedding", 1)]
-    assert ledger.mechanisms == (plan.look.teacher, plan.look.embedding)
+    assert [(mechanism.name, mechanism.steps) for mechanism in ledger] == [
+        ("teacher", 5),
+        ("embedding", 1),
+        ("student 1", 1),
+    ]
+    assert ledger.mechanisms == plan.look.mechanisms
     assert plan.budget.epsilon * 0.99 < epsilon_of(tuple(ledger), plan.budget.delta) <= plan.budget.epsilon
     assert "equal class counts" not in unbroken.privacy.proof.public
 
@@ -141,37 +145,84 @@ def test_a_charge_comes_before_the_look(plan, tmp_path, monkeypatch):
         train_by_matching(plan, out, resume=True)
 
 
-def test_a_stopped_run_resumes_to_the_same_weights_without_another_look(plan, unbroken, tmp_path, monkeypatch):
-    out = tmp_path / "run"
+@pytest.fixture
+def same_noise(unbroken, monkeypatch):
+    """Looks that see what the unbroken run's saw, so that runs can be compared."""
     release = Release.load(unbroken.path / RELEASE_NAME)
 
-    def look_once(images, labels, look, charge, progress):
+    def look(images, labels, look, charge, progress):
         charge(look.teacher)
         charge(look.embedding)
-        return release
+        return replace(release, charged=release.charged[:2], students=())
 
-    monkeypatch.setattr(matching_training, "look_privately", look_once)
+    monkeypatch.setattr(matching_training, "look_privately", look)
+    monkeypatch.setattr(matching_training, "look_as_student", lambda *args: release)
+    monkeypatch.setattr(matching_training.Student, "fit", lambda *args: None)
+
+
+def stop_after(plan, out, steps: int) -> None:
     done = []
-    with pytest.raises(Interrupted, match="stopped after 4 of 6 steps, all saved; go on with --resume"):
+    with pytest.raises(Interrupted, match=f"stopped after {steps} of 6 steps, all saved; go on with --resume"):
         train_by_matching(
-            plan, out, on_step=lambda step, of, figures: done.append(step), should_stop=lambda: len(done) == 4
+            plan, out, on_step=lambda step, of, figures: done.append(step), should_stop=lambda: len(done) == steps
         )
-    monkeypatch.setattr(matching_training, "look_privately", None)  # a second look would fail
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])  # before, at and after the student's turn
+def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(plan, unbroken, same_noise, tmp_path, steps: int):
+    out = tmp_path / "run"
+    stop_after(plan, out, steps)
+    assert ledger_of(out) == ["teacher", "embedding", "student 1"][: 3 if steps > 3 else 2]
     resumed = train_by_matching(plan, out, resume=True)
-    assert ledger_of(out) == ["teacher", "embedding"]
+    assert ledger_of(out) == ["teacher", "embedding", "student 1"]
     assert not (out / STATE_NAME).exists()
     for ours, theirs in zip(resumed.generator().weights, unbroken.generator().weights, strict=True):
         np.testing.assert_array_equal(ours.value, theirs.value)
 
 
-def test_another_plan_is_not_resumed(plan, tmp_path, monkeypatch):
+def test_a_students_look_cut_short_stays_charged_and_the_run_goes_on_without_it(
+    plan, same_noise, tmp_path, monkeypatch
+):
     out = tmp_path / "run"
-    monkeypatch.setattr(matching_training, "_release", lambda *args: (_ for _ in ()).throw(Killed))
+
+    def killed(*args):
+        raise Killed
+
+    monkeypatch.setattr(matching_training, "look_as_student", killed)
     with pytest.raises(Killed):
         train_by_matching(plan, out)
+    assert ledger_of(out) == ["teacher", "embedding", "student 1"]
+    checkpoint = train_by_matching(plan, out, resume=True)
+    assert [mechanism.name for mechanism in checkpoint.privacy.proof.ledger] == ledger_of(out)
+    assert Release.load(out / RELEASE_NAME).students == ()
+
+
+def test_a_ledger_or_a_release_of_another_run_is_refused(plan, same_noise, unbroken, tmp_path):
+    out = tmp_path / "run"
+    stop_after(plan, out, 4)
+    older = json.loads((out / LEDGER_NAME).read_text())
+    whole = (out / LEDGER_NAME).read_bytes()
+    ledger = OpenLedger.open(tmp_path / "older.json", plan.budget)
+    for mechanism in plan.look.mechanisms[:2]:
+        ledger.charge(mechanism)
+    (out / LEDGER_NAME).write_bytes((tmp_path / "older.json").read_bytes())
+    assert older["mechanisms"][:2] == json.loads((out / LEDGER_NAME).read_text())["mechanisms"]
+    with pytest.raises(PrivacyError, match="is not this run's"):
+        train_by_matching(plan, out, resume=True)
+    (out / LEDGER_NAME).write_bytes(whole)
+    release = Release.load(out / RELEASE_NAME)
+    less_noise = replace(release.charged[1], noise_multiplier=0.01)
+    replace(release, charged=(release.charged[0], less_noise, release.charged[2])).save(out / RELEASE_NAME)
+    with pytest.raises(PrivacyError, match="not the outcome of this ledger"):
+        train_by_matching(plan, out, resume=True)
+
+
+def test_another_plan_is_not_resumed(plan, same_noise, tmp_path):
+    out = tmp_path / "run"
+    stop_after(plan, out, 2)
     with pytest.raises(UsageError, match="holds a run with different seed"):
         train_by_matching(replace(plan, seed=4), out, resume=True)
-    (out / LEDGER_NAME).unlink(missing_ok=True)
+    (out / LEDGER_NAME).unlink()
     with pytest.raises(PrivacyError, match="what was spent is unknown"):
         train_by_matching(plan, out, resume=True)
 
@@ -188,7 +239,14 @@ def test_dry_run_prints_the_whole_plan(tmp_path):
     command = ["train", "--recipe", "private", "--data", str(DATA), "--epsilon", "1", "--dry-run"]
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "run"), *sets])
     assert result.exit_code == 0, result.stderr
-    for part in ("epsilon 1 at delta 1e-05", "1. teacher", "2. embedding", "5 steps of DP-SGD", "both together"):
+    for part in (
+        "epsilon 1 at delta 1e-05",
+        "1. teacher",
+        "2. embedding",
+        "3. student 1",
+        "5 steps of DP-SGD",
+        "with all before it",
+    ):
         assert part in result.stderr
     assert not (tmp_path / "run").exists()
 

@@ -104,5 +104,5 @@ def test_a_recipe_is_private_only_where_it_says_so(tiny_recipe):
     private = Recipe.from_dict(document | {"privacy": {"epsilon": 1}})
     assert (private.privacy.epsilon, private.privacy.delta) == (1.0, 1e-5)
     assert Recipe.from_dict(private.to_dict()) == private
-    with pytest.raises(RecipeError, match=r"privacy.epsilon = -1.0: expected a number from 0.01 to 1000"):
+    with pytest.raises(RecipeError, match=r"privacy.epsilon = -1.0: expected a number from 0.01 to 50"):
         Recipe.from_dict(document | {"privacy": {"epsilon": -1}})

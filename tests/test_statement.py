@@ -118,10 +118,16 @@ def test_a_private_checkpoint_cannot_pass_as_an_unprotected_one_or_the_other_way
         privacy.clear()
         privacy.update(other.privacy.to_dict())
 
-    for i, (one, other) in enumerate([(private_checkpoint, tiny_checkpoint), (tiny_checkpoint, private_checkpoint)]):
-        edited = edited_checkpoint(one, tmp_path / str(i), lambda p, other=other: swap(p, other), rehash=False)
-        with pytest.raises(CheckpointError, match="altered"):
-            load_checkpoint(edited)
+    stripped = edited_checkpoint(
+        private_checkpoint, tmp_path / "stripped", lambda p: swap(p, tiny_checkpoint), rehash=False
+    )
+    with pytest.raises(CheckpointError, match="altered"):
+        load_checkpoint(stripped)
+    adorned = edited_checkpoint(
+        tiny_checkpoint, tmp_path / "adorned", lambda p: swap(p, private_checkpoint), rehash=True
+    )
+    with pytest.raises(CheckpointError, match="not within the budget of its recipe"):
+        load_checkpoint(adorned)
 
 
 def test_the_whole_claim_is_part_of_the_identity(private_checkpoint, tiny_checkpoint, tmp_path):

@@ -1,4 +1,4 @@
-"""The one-run audit of the private look (``synthgen.privacy.release``): all that it releases, read for its canaries.
+"""The one-run audit of the first private look (``synthgen.privacy.release``): all it releases, read for its canaries.
 
 Whoever audits is granted what the accountant grants an adversary: every noisy step of the teacher, the noisy sums, all
 images but the secret inclusions. The canaries' class in the sums is the teacher's, as for every image.

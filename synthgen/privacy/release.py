@@ -11,6 +11,7 @@ takes (post-processing; Dwork and Roth 2014, proposition 2.1).
 3. The like sums of what a student of the generator makes of the images (``synthgen.student``), once for each student.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +22,8 @@ import numpy.typing as npt
 
 from synthgen.errors import PrivacyError
 from synthgen.fashion import NUM_CLASSES
-from synthgen.files import publish
-from synthgen.privacy.ledger import Mechanism
+from synthgen.files import MALFORMED, publish
+from synthgen.privacy.ledger import Ledger, Mechanism
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
 from synthgen.privacy.teacher import Teacher, Watch, train_teacher
 
@@ -78,12 +79,14 @@ class Release:
         teacher: the private classifier.
         means: float32, shape (10, D): the mean embedding of each of its classes, noise included.
         counts: float32, shape (10,): how many images it takes for each class, noise included.
+        charged: the mechanisms that this release is the outcome of.
         students: in the order in which they looked.
     """
 
     teacher: Teacher
     means: npt.NDArray[np.float32]
     counts: npt.NDArray[np.float32]
+    charged: tuple[Mechanism, ...]
     students: tuple[StudentRelease, ...] = ()
 
     def save(self, path: Path) -> None:
@@ -91,6 +94,7 @@ class Release:
         with publish(path) as partial, h5py.File(partial, "w") as file:
             for name, array in zip(_NAMES, self._arrays(), strict=True):
                 file[name] = array
+            file.attrs["charged"] = json.dumps(Ledger(self.charged).to_list())
             for i, student in enumerate(self.students):
                 group = file.create_group(f"students/{i}")
                 group["means"] = student.means
@@ -107,6 +111,7 @@ class Release:
         try:
             with h5py.File(path, "r") as file:
                 weights, bias, means, counts = (np.asarray(file[name][()], np.float32) for name in _NAMES)
+                charged = Ledger.from_list(json.loads(file.attrs["charged"])).mechanisms
                 groups = [file[f"students/{i}"] for i in range(len(file.get("students", ())))]
                 students = tuple(
                     StudentRelease(
@@ -115,12 +120,28 @@ class Release:
                     )
                     for group in groups
                 )
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            release = cls(Teacher(weights, bias), means, counts, charged, students)
+            release._expect_shapes()
+        except MALFORMED as error:
             raise PrivacyError(f"{path}: no readable release: {error}; train anew in another folder") from error
-        release = cls(Teacher(weights, bias), means, counts, students)
-        if len(means) != NUM_CLASSES or not all(np.isfinite(array).all() for array in release._arrays()):
-            raise PrivacyError(f"{path}: not a release of this version; train anew in another folder")
         return release
+
+    def _expect_shapes(self) -> None:
+        from synthgen.features import EMBEDDING_SIZE, SCATTERING_SIZE
+        from synthgen.student import STUDENT_EMBEDDING_SIZE, Student
+
+        expected = {
+            "weights": (self.teacher.weights, (SCATTERING_SIZE, NUM_CLASSES)),
+            "bias": (self.teacher.bias, (NUM_CLASSES,)),
+            "means": (self.means, (NUM_CLASSES, EMBEDDING_SIZE)),
+            "counts": (self.counts, (NUM_CLASSES,)),
+        }
+        for i, student in enumerate(self.students):
+            expected[f"means of student {i + 1}"] = student.means, (NUM_CLASSES, STUDENT_EMBEDDING_SIZE)
+            Student(student.weights)  # raises ValueError for weights of other shapes
+        for name, (array, shape) in expected.items():
+            if array.shape != shape or not np.isfinite(array).all():
+                raise ValueError(f"{name} of shape {array.shape}: expected finite numbers of shape {shape}")
 
     def _arrays(self) -> tuple[npt.NDArray[np.float32], ...]:
         return self.teacher.weights, self.teacher.bias, self.means, self.counts
@@ -151,7 +172,7 @@ def look_privately(
 
     features = np.empty((len(images), SCATTERING_SIZE), np.float32)
     for rows in _batches(len(images)):
-        features[rows] = scattering_rows(images[rows])
+        features[rows] = _apart(scattering_rows, images[rows])
         progress("scattering features", rows.stop, len(images))
     charge(plan.teacher)
     teacher = train_teacher(
@@ -167,7 +188,7 @@ def look_privately(
     charge(plan.embedding)
     sums = embedding_sums(embedding_rows, images, taught, lambda done, of: progress("private embedding", done, of))
     sums += gaussian_noise(sums.shape, plan.embedding.noise_multiplier * plan.embedding.l2_sensitivity)
-    return _released(teacher, sums)
+    return _released(teacher, sums, (plan.teacher, plan.embedding))
 
 
 def look_as_student(
@@ -193,11 +214,13 @@ def look_as_student(
     """
     from synthgen.features import scattering_rows
 
-    taught = np.concatenate([release.teacher.predict(scattering_rows(images[rows])) for rows in _batches(len(images))])
+    batches = [images[rows] for rows in _batches(len(images))]
+    taught = np.concatenate([release.teacher.predict(_apart(scattering_rows, batch)) for batch in batches])
     sums = embedding_sums(embed, images, taught, lambda done, of: progress("private look of a student", done, of))
     sums += gaussian_noise(sums.shape, mechanism.noise_multiplier * mechanism.l2_sensitivity)
     means = (sums / release.counts[:, None]).astype(np.float32)
-    return replace(release, students=(*release.students, StudentRelease(weights, means)))
+    students = (*release.students, StudentRelease(weights, means))
+    return replace(release, charged=(*release.charged, mechanism), students=students)
 
 
 def embedding_sums(
@@ -209,17 +232,24 @@ def embedding_sums(
     """
     sums = np.zeros((NUM_CLASSES, embed(images[:1]).shape[1]))
     for rows in _batches(len(images)):
-        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ clip_rows(embed(images[rows]), 1.0)
+        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ clip_rows(_apart(embed, images[rows]), 1.0)
         progress(rows.stop, len(images))
     return sums
 
 
-def _released(teacher: Teacher, sums: npt.NDArray[np.float64]) -> Release:
+def _apart(embed: Embed, images: Images) -> npt.NDArray[np.float32]:
+    """Rows of a batch of fixed size, so that no image's row depends on how many others there are."""
+    filled = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
+    filled[: len(images)] = images
+    return embed(filled)[: len(images)]
+
+
+def _released(teacher: Teacher, sums: npt.NDArray[np.float64], charged: tuple[Mechanism, ...]) -> Release:
     """Noisy sums as means and counts; φ's first coordinate is constant and counts the images."""
     from synthgen.features import COUNTING_WEIGHT
 
     counts = np.maximum(sums[:, 0] / COUNTING_WEIGHT, _LEAST_COUNT)
-    return Release(teacher, (sums / counts[:, None]).astype(np.float32), counts.astype(np.float32))
+    return Release(teacher, (sums / counts[:, None]).astype(np.float32), counts.astype(np.float32), charged)
 
 
 def _batches(count: int) -> list[slice]:

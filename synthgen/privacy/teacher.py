@@ -20,7 +20,7 @@ Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 Watch = Callable[[int, npt.NDArray[np.float64], npt.NDArray[np.float64]], None]
 
-_ROUNDING = 1e-5  # of a single-precision norm, taken off the clip
+_ROUNDING = 1e-3  # of a norm and of a sum of thousands of rows in single precision, taken off the clip
 _PREDICTION_ROWS = 4096
 _LEAST_LENGTH = 1e-30  # of a gradient that is divided by
 
