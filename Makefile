@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .venv-tools
+INTEROP := .venv-interop
+RAY := .venv-ray
 COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
     --no-emit-index-url --no-emit-find-links
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP_COMMAND := python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/$(PIP_COMMAND)
 OUT ?= dataset
 COUNT ?= 60000
 FORMAT ?= tfrecord
@@ -25,8 +28,17 @@ $(VENV)/installed: pyproject.toml constraints/ci.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/installed-interop: $(VENV)/installed constraints/interop.txt
-	$(PIP) install --constraint constraints/interop.txt --no-build-isolation --editable '.[interop]'
+# Environments of their own: what these bring without a hash moves no locked package of .venv.
+$(INTEROP)/installed: pyproject.toml constraints/ci.txt constraints/interop.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/$(PIP_COMMAND) install --require-hashes --requirement constraints/ci.txt
+	$(INTEROP)/bin/$(PIP_COMMAND) install --constraint constraints/interop.txt --no-build-isolation --editable '.[interop]'
+	@touch $@
+
+$(RAY)/installed: pyproject.toml constraints/ci.txt
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/$(PIP_COMMAND) install --require-hashes --requirement constraints/ci.txt
+	$(RAY)/bin/$(PIP_COMMAND) install --no-build-isolation --editable '.[ray]'
 	@touch $@
 
 dataset: install ## Export 60,000 labelled images from the shipped checkpoint and verify them (OUT, COUNT, FORMAT)
@@ -36,15 +48,14 @@ dataset: install ## Export 60,000 labelled images from the shipped checkpoint an
 test: install ## Run the tests
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
-test-ray: install ## Run the tests of the Ray engine, on two emulated nodes (installs Ray)
-	$(PIP) install --no-build-isolation --editable '.[ray]'
-	$(BIN)/python -m pytest -q -m ray
+test-ray: $(RAY)/installed ## Run the tests of the Ray engine, on two emulated nodes (installs Ray)
+	$(RAY)/bin/python -m pytest -q -m ray
 
 test-slow: install ## Run the tests that take minutes: fifty kills a format, ten thousand hostile inputs, the wheel
 	$(BIN)/python -m pytest -q --numprocesses 2 -m slow
 
-test-interop: $(VENV)/installed-interop ## Load every format with the libraries of its users, which this installs
-	$(BIN)/python -m pytest -q -m interop tests/interop
+test-interop: $(INTEROP)/installed ## Load every format with the libraries of its users, which this installs
+	$(INTEROP)/bin/python -m pytest -q -m interop tests/interop
 
 lint: install ## Check style and types
 	$(BIN)/ruff check .
@@ -81,4 +92,4 @@ $(TOOLS)/installed:
 	@touch $@
 
 clean: ## Remove the environment and what was built
-	rm -rf $(VENV) $(TOOLS) dist build
+	rm -rf $(VENV) $(TOOLS) $(INTEROP) $(RAY) dist build

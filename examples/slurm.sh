@@ -3,7 +3,8 @@
 #
 #     sbatch examples/slurm.sh && sbatch --dependency=singleton --job-name=synthgen --wrap='synthgen merge /shared/billion'
 #
-# A task that fails or is requeued is simply run again: shards that are there are kept.
+# A task that fails or is requeued is simply run again: shards that are there are kept. To run some tasks again, name
+# them: sbatch --array=3,17 examples/slurm.sh
 # Ask for nodes of one kind (--constraint): processors that round otherwise are refused.
 #SBATCH --job-name=synthgen
 #SBATCH --array=0-99
@@ -14,7 +15,9 @@
 set -eu
 OUT=${OUT:-/shared/billion}
 COUNT=${COUNT:-1000000000}
-# Slurm counts from SLURM_ARRAY_TASK_MIN; without Slurm this script writes the whole set as one share.
+# The shards are dealt out among the whole array of above, however few of its tasks are run again: every run must say
+# the same number. Without Slurm this script writes the whole set as one share.
+OF=${OF:-$([ -n "${SLURM_ARRAY_TASK_ID:-}" ] && echo 100 || echo 1)}
 synthgen export --count "$COUNT" --format tfrecord --out "$OUT" \
-    --shard "$((${SLURM_ARRAY_TASK_ID:-0} - ${SLURM_ARRAY_TASK_MIN:-0}))" --of "${SLURM_ARRAY_TASK_COUNT:-1}" \
+    --shard "${SLURM_ARRAY_TASK_ID:-0}" --of "$OF" \
     --workers "${SLURM_CPUS_PER_TASK:-1}"

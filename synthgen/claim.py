@@ -12,7 +12,7 @@ from typing import Any
 
 from synthgen.errors import ExportError
 from synthgen.files import folder_lock, remove_litter, write_json_once
-from synthgen.manifest import MANIFEST_NAME, Manifest, load_manifest
+from synthgen.manifest import LIST_FOLDER, MANIFEST_NAME, Manifest, load_manifest
 
 WORK_FOLDER = ".synthgen"  # holds the claim, finished shards' records and what is being written
 JOB_NAME = "job.json"
@@ -46,15 +46,40 @@ def claim_folder(out: Path, job: dict[str, Any], *, resume: bool, shared: bool =
         if not shared:
             remove_litter(out)
             remove_litter(work)
+            remove_litter(out / LIST_FOLDER)
         if (work / JOB_NAME).exists() or not write_json_once(work / JOB_NAME, job):
-            expect_same_job(str(out), json.loads((work / JOB_NAME).read_text("utf-8")), job, resume)
+            expect_same_job(str(out), read_job(str(out), (work / JOB_NAME).read_bytes()), job, resume)
         yield
 
 
-def expect_same_job(out: str, found: Any, wanted: dict[str, Any], resume: bool) -> None:
+def read_job(out: str, data: bytes) -> dict[str, Any]:
+    """The job that a claim holds, as JSON values.
+
+    Raises:
+        ExportError: it is damaged.
+    """
+    try:
+        job = json.loads(data)
+        if not isinstance(job, dict):
+            raise ValueError("it is no JSON object")
+    except (ValueError, RecursionError) as error:
+        name = f"{out}/{WORK_FOLDER}/{JOB_NAME}"
+        raise ExportError(f"{name}: not an export job: {error}; remove {out} and export anew") from error
+    return job
+
+
+def expect_same_job(out: str, found: dict[str, Any], wanted: dict[str, Any], resume: bool) -> None:
     """Raise ExportError unless the job ``found`` in the work folder is the one ``wanted``, and may be resumed."""
     keys = [key for key in wanted if key != "origin"]  # where the checkpoint lies may differ from machine to machine
-    different = [key for key in keys if not isinstance(found, dict) or found.get(key) != wanted[key]]
+    different = [key for key in keys if found.get(key) != wanted[key]]
+    if different == ["made_with"]:
+        made, here = found.get("made_with"), wanted["made_with"]
+        there = made if isinstance(made, dict) else {}
+        changed = [f"{k} {there.get(k)} (here {here.get(k)})" for k in {**here, **there} if there.get(k) != here.get(k)]
+        raise ExportError(
+            f"{out}: this export was begun with {', '.join(changed)}: pixels may be rounded otherwise here; go on with "
+            "the same software and processor, or choose a new folder with --out"
+        )
     if different:
         raise ExportError(
             f"{out}: holds another export (different {', '.join(different)}); choose a new folder with --out"

@@ -176,7 +176,7 @@ def _matching(recipe: "StatisticsRecipe", data: Path | None, out: Path, seed: in
     epilog="Examples:  synthgen export --count 60000 --format png   |   synthgen export --count 100 --labels 0,3,7"
 )
 def export(
-    count: Annotated[int, typer.Option(help="How many images.")] = 60_000,
+    count: Annotated[int | None, typer.Option(help="How many images. [default: 60000]")] = None,
     file_format: Annotated[str, typer.Option("--format", help=_FORMATS)] = "tfrecord",
     checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
     out: Annotated[str, typer.Option(help="Folder for the set, or a URL such as s3://bucket/set.")] = "dataset",
@@ -184,7 +184,7 @@ def export(
     start: Annotated[int, typer.Option(help="Index of the first image.")] = 0,
     shards: Annotated[int | None, typer.Option(help="Number of parts. [default: one for every 6,000 images]")] = None,
     labels: Annotated[str, typer.Option(help="balanced, uniform or a list such as 0,3,7.")] = "balanced",
-    split: Annotated[str, typer.Option(help="train or test; names the files.")] = "train",
+    split: Annotated[str | None, typer.Option(help="train or test; names the files. [default: train]")] = None,
     splits: Annotated[
         str | None, typer.Option(help="Several in one folder, as train=60000,test=10000; instead of --count.")
     ] = None,
@@ -210,15 +210,18 @@ def export(
         raise UsageError("--shard I and --of N go together: share I, counted from 0, of N")
     if shard is not None and engine != "local":
         raise UsageError(f"--shard deals the shards out by itself; leave --engine {engine} out")
+    if address is not None and engine != "ray":
+        raise UsageError(f"--address {address} is of a Ray cluster; give --engine ray too")
     source = load_checkpoint(checkpoint) if checkpoint else load_checkpoint()
     if splits is not None:
-        if shard is not None or shards is not None or engine != "local" or "://" in out:
-            raise UsageError("--splits goes with a folder, and without --shard, --shards and --engine")
+        if any(given is not None for given in (count, split, shard, shards)) or engine != "local" or "://" in out:
+            raise UsageError("--splits goes with a folder, and without --count, --split, --shard, --shards, --engine")
         options: dict[str, Any] = {"resume": resume, "allow_unprotected": allow_unprotected, "workers": workers}
         options["max_epsilon"] = max_epsilon
         request = {"file_format": file_format, "seed": seed, "start": start, "labels": labels}
-        _export_splits(source, splits, Path(out), request, options)
+        _export_splits(source, splits, Path(out), request, options, _ExportReport(json))
         return
+    count = 60_000 if count is None else count
     wanted = plan_export(
         source,
         count=count,
@@ -227,7 +230,7 @@ def export(
         start=start,
         shards=shards,
         labels=labels,
-        split=split,
+        split=split or "train",
         shares=of or 1,
     )
     _say(f"drawing {count:,} images from checkpoint {source.name} {source.sha256[:12]}")
@@ -251,16 +254,21 @@ def export(
             )
     if of is not None:
         _say(f"share {shard} of {of}: {written} shards in {out}; when all are there: synthgen merge {out}")
+        report.end(out=out, share=shard, of=of, shards=written)
     else:
         _say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
         report.end(out=out, count=manifest.count, digest=manifest.digest)
-    if source.privacy.protects:
-        _say(source.privacy.sentence)
-    else:
-        _say(f"warning: {source.privacy.sentence} Trained on {source.privacy.trained_on}.")
+    _say_guarantee(source)
 
 
-def _export_splits(source: Any, splits: str, out: Path, request: dict[str, Any], options: dict[str, Any]) -> None:
+def _export_splits(
+    source: "Checkpoint",
+    splits: str,
+    out: Path,
+    request: dict[str, Any],
+    options: dict[str, Any],
+    report: "_ExportReport",
+) -> None:
     from synthgen.generation import default_workers
     from synthgen.splits import generate_splits, plan_splits
 
@@ -269,10 +277,17 @@ def _export_splits(source: Any, splits: str, out: Path, request: dict[str, Any],
     if options["workers"] is None:
         options["workers"] = default_workers(count)
     _say(f"drawing {count:,} images from checkpoint {source.name} {source.sha256[:12]}")
-    with _bar(count, "image") as bar, _sigterm_as_interrupt():
-        manifests = generate_splits(source, exports, out, progress=_advance(bar), **options)
+    if exports[0].labels is None:
+        _say("unconditional checkpoint: these images bear no labels")
+    with report.bar(count) as bar, _sigterm_as_interrupt():
+        manifests = generate_splits(source, exports, out, progress=_advance(bar), on_shard=report.on_shard, **options)
     for manifest in manifests:
         _say(f"{manifest.split}: {manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
+    report.end(out=str(out), count=count, digests={manifest.split: manifest.digest for manifest in manifests})
+    _say_guarantee(source)
+
+
+def _say_guarantee(source: "Checkpoint") -> None:
     if source.privacy.protects:
         _say(source.privacy.sentence)
     else:
@@ -298,12 +313,11 @@ def verify(
 ) -> None:
     """Prove from its manifest that a set is what it claims; exit code 1 if it is not."""
     from synthgen.checkpoint import load_checkpoint
-    from synthgen.manifest import load_manifest
-    from synthgen.verification import default_workers
+    from synthgen.verification import claimed_count, default_workers
     from synthgen.verification import verify as verify_
 
     source = load_checkpoint(checkpoint) if checkpoint else None
-    count = load_manifest(folder).count
+    count = claimed_count(folder)
     workers = workers or default_workers(count, files_only)
     with _bar(count, "image") as bar:
         report = verify_(
@@ -434,8 +448,10 @@ def info(
     """Say what a checkpoint or a set is, and what is claimed for its privacy."""
     from synthgen.inspection import describe
 
-    for name, value in describe(source).items():
-        _print(f"{name:<14}{value}")
+    lines = describe(source)
+    width = max(13, *map(len, lines)) + 1
+    for name, value in lines.items():
+        _print(f"{name:<{width}}{value}")
 
 
 @app.command()

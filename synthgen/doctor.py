@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen.checkpoint import DEFAULT_CHECKPOINT, builtin_checkpoints, load_checkpoint
+from synthgen.crew import available_cpus
 from synthgen.datasets import find_data, load_real_images
 from synthgen.environment import made_with
 from synthgen.errors import SynthgenError
@@ -101,8 +102,7 @@ def _environment() -> Iterator[Check]:
     for name, value in made_with().items():
         yield Check(name=name, state=NOTE if value == "unknown" else OK, finding=value)
     yield Check(name="platform", state=OK, finding=platform.platform())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check(name="cores", state=OK, finding=f"{cores} usable of {os.cpu_count()}")
+    yield Check(name="cores", state=OK, finding=f"{available_cpus()} usable of {os.cpu_count()}")
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         yield Check(name="memory", state=OK, finding=_size(memory))
@@ -112,8 +112,9 @@ def _checked(name: str, find: Callable[[], str], otherwise: str = PROBLEM, cure:
     """Run one check; what goes wrong in it is its finding."""
     try:
         return Check(name=name, state=OK, finding=find())
-    except (SynthgenError, OSError) as error:
-        return Check(name=name, state=otherwise, finding=" ".join(str(error).split()) + cure)
+    except Exception as error:  # a broken TensorFlow raises what it likes, and to say so is what this is for
+        kind = "" if isinstance(error, SynthgenError | OSError) else f"{type(error).__name__}: "
+        return Check(name=name, state=otherwise, finding=kind + " ".join(str(error).split()) + cure)
 
 
 def _data_finding(folder: Path | None) -> str:

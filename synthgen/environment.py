@@ -26,7 +26,7 @@ def made_with() -> dict[str, str]:
         "python": platform.python_version(),
         **libraries,
         "system": f"{platform.system()} {platform.machine()}",
-        "device": "CPU",
+        "device": "CPU",  # also where there is a GPU: networks.pixel_function places every drawing there
         "processor": _processor(),
         "vector_instructions": " ".join(_vector_instructions()),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),  # other kernels, other rounding

@@ -6,7 +6,6 @@ In one process, in several, on many machines that know nothing of each other, or
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from synthgen.batch import Batch
 from synthgen.cards import write_cards
 from synthgen.checkpoint import Checkpoint
-from synthgen.claim import JOB_NAME, WORK_FOLDER
+from synthgen.claim import JOB_NAME, WORK_FOLDER, expect_same_job, read_job
 from synthgen.crew import Act, available_cpus, run_in_processes
 from synthgen.environment import begin_lean_process
 from synthgen.errors import ExportError, UsageError, WorkerError
@@ -93,18 +92,22 @@ def generate(
         PrivacyError: the checkpoint claims less than its ledger proves.
     """
     expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
-    crew = _Crew(_expect_workers(workers, out), engine, address)
-    output = open_output(out)
-    with _one_line_errors(out):
+    with one_line_errors(out):
+        crew = _Crew(_expect_workers(workers, out, engine), engine, address)
+        crew.expect_ready()  # before the claim: what is refused leaves nothing behind
+        output = open_output(out)
         job = Job.of(checkpoint, export)
         with output.claim(job.to_dict(), resume=resume):
             manifest = output.manifest()
             if manifest is not None:
-                _expect_sound(output, manifest)
+                expect_sound(output, manifest)
                 progress(manifest.count)
             else:
-                finished = crew.shards(job, str(out), output, range(export.plan.shards), progress)
-                manifest = complete(job, output, list(_told(finished, export.plan.shards, on_shard)))
+                drawn = crew.shards(job, str(out), output, range(export.plan.shards), progress)
+                finished = list(_told(drawn, export.plan.shards, on_shard))
+                if engine == "ray":
+                    _expect_arrived(job, output, finished)
+                manifest = complete(job, output, finished)
         output.release()
     return manifest
 
@@ -141,9 +144,9 @@ def generate_share(
         raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
     expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
     crew = _Crew(_expect_workers(workers, out), "local", None)
-    output = open_output(out)
     indices = range(share, export.plan.shards, of)
-    with _one_line_errors(out):
+    with one_line_errors(out):
+        output = open_output(out)
         job = Job.of(checkpoint, export)
         with output.claim(job.to_dict(), resume=True, shared=True):
             if output.manifest() is None:  # else all is done, merged even
@@ -162,14 +165,15 @@ def merge(out: str | Path) -> Manifest:
     Raises:
         ExportError: a share is still being written; shards are missing, spoilt or of another job.
     """
-    output = open_output(out)
-    with _one_line_errors(out):
+    with one_line_errors(out):
+        output = open_output(out)
+        manifest = output.manifest()
+        if manifest is not None:  # the work folder may be left, where the merge that wrote the manifest was killed
+            output.release()
+            return manifest
         job = _job_in(output, out)
         if job is None:
-            manifest = output.manifest()
-            if manifest is None:
-                raise ExportError(f"{out}: no export here; write its shards with synthgen export --shard I --of N")
-            return manifest
+            raise ExportError(f"{out}: no export here; write its shards with synthgen export --shard I --of N")
         with output.claim(job.to_dict(), resume=True):
             found = [(shard, finished_shard(job, shard, output, hashed=False)) for shard in job.export.plan]
             missing = [shard.index for shard, finished in found if finished is None]
@@ -218,6 +222,9 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
         cards = write_cards(staging, [manifest])
         output.publish(staging)
     manifest, documents = manifest_documents(dataclasses.replace(manifest, sidecars=(*manifest.sidecars, *cards)))
+    claim = output.read(f"{WORK_FOLDER}/{JOB_NAME}")
+    if claim is not None:  # where nobody can be locked out, another's claim may lie there by now
+        expect_same_job(str(output), read_job(str(output), claim), job.to_dict(), resume=True)
     for name, data in documents.items():
         output.write(name, data)
     return manifest
@@ -258,6 +265,15 @@ class _Crew:
     engine: str
     address: str | None
 
+    def expect_ready(self) -> None:
+        """Raise UsageError unless the engine exists, is installed, and something listens at the address."""
+        if self.engine == "ray":
+            from synthgen.ray_engine import expect_ray
+
+            expect_ray(self.address)
+        elif self.engine != "local":
+            raise UsageError(f"engine '{self.engine}': expected local or ray")
+
     def shards(
         self, job: Job, out: str, output: Output, indices: Sequence[int], progress: Progress
     ) -> Iterator[FinishedShard]:
@@ -265,9 +281,8 @@ class _Crew:
         if self.engine == "ray":
             from synthgen.ray_engine import generate_on_ray
 
-            return generate_on_ray(job, out, indices, address=self.address, actors=self.workers, progress=progress)
-        if self.engine != "local":
-            raise UsageError(f"engine '{self.engine}': expected local or ray")
+            place = out if "://" in out else str(Path(out).resolve())  # an actor's working folder is another
+            return generate_on_ray(job, place, indices, address=self.address, actors=self.workers, progress=progress)
         if self.workers is None or self.workers == 1:
             return (generate_shard(job, index, output, progress) for index in indices)
         if len(indices) >= self.workers:
@@ -350,9 +365,12 @@ def _told(finished: Iterator[FinishedShard], of: int, on_shard: OnShard) -> Iter
 
 def _job_in(output: Output, out: str | Path) -> Job | None:
     data = output.read(f"{WORK_FOLDER}/{JOB_NAME}")
+    if data is None:
+        return None
+    document = read_job(str(out), data)
     try:
-        return None if data is None else Job.from_dict(json.loads(data))
-    except (ValueError, ExportError) as error:
+        return Job.from_dict(document)
+    except ExportError as error:
         raise ExportError(f"{out}: {error}") from error
 
 
@@ -368,21 +386,30 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(shown) + (", …" if len(runs) > 10 else "")
 
 
-def _expect_sound(output: Output, manifest: Manifest) -> None:
+def expect_sound(output: Output, manifest: Manifest) -> None:
+    """Raise ExportError where a finished set's files are not what its manifest says; at a URL they are not read."""
     if isinstance(output, LocalOutput) and (problems := set_problems(output.path, manifest)):
         raise ExportError(f"{output.path}: holds this set, but spoilt: {problems[0]}; remove it and export anew")
 
 
-def _expect_workers(workers: int | None, out: str | Path) -> int | None:
+def _expect_arrived(job: Job, output: Output, finished: Sequence[FinishedShard]) -> None:
+    """Raise ExportError unless what other machines wrote is seen here too."""
+    for shard in finished:
+        if problems := output.problems(job.export.file_format, shard.record, hashed=False):
+            raise ExportError(f"{problems[0]}, where a Ray actor wrote it; choose an --out that every node shares")
+
+
+def _expect_workers(workers: int | None, out: str | Path, engine: str = "local") -> int | None:
     if workers is not None and workers < 1:
         raise UsageError(f"workers {workers}: expected at least 1")
-    if workers not in (None, 1) and str(out).startswith("memory://"):
-        raise UsageError(f"{out}: only one process sees its own memory; use --workers 1")
+    if str(out).startswith("memory://") and (engine == "ray" or workers not in (None, 1)):
+        raise UsageError(f"{out}: only one process sees its own memory; use --workers 1 and the local engine")
     return workers
 
 
 @contextmanager
-def _one_line_errors(out: str | Path) -> Iterator[None]:
+def one_line_errors(out: str | Path) -> Iterator[None]:
+    """Turn what the system or a dead worker raises while ``out`` is written into an ExportError that names the cure."""
     try:
         yield
     except WorkerError as error:

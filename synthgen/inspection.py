@@ -1,6 +1,6 @@
 """Look at a checkpoint or an exported set: as a picture, or as a few lines of text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from synthgen.checkpoint import Checkpoint, load_checkpoint
 from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
-from synthgen.manifest import MANIFEST_NAME, Manifest, load_manifest
+from synthgen.manifest import MANIFEST_NAME, Manifest, load_manifest, load_manifests
 from synthgen.readers import Run
 from synthgen.sampling import block_sampler
 from synthgen.shards import LabelRule
@@ -54,7 +54,7 @@ def describe(source: str) -> dict[str, str]:
     """
     folder = Path(source)
     if (folder / MANIFEST_NAME).is_file():
-        return _describe_set(load_manifest(folder))
+        return _describe_set(load_manifests(folder))
     return _describe_checkpoint(load_checkpoint(source))
 
 
@@ -70,17 +70,24 @@ def _runs(source: str, columns: int) -> Iterator[Run]:
     yield from (draw(block) for block in range(1 + columns // 20))  # a block holds 25 images of each class
 
 
-def _describe_set(manifest: Manifest) -> dict[str, str]:
-    counts = zip(CLASS_NAMES, manifest.class_counts, strict=False)
+def _describe_set(manifests: Sequence[Manifest]) -> dict[str, str]:
+    first, described = manifests[0], dict[str, str]()
+    for manifest in manifests:
+        kind = "" if manifest is first else f"{manifest.split}: "  # what is said of the first bears no prefix
+        counts = zip(CLASS_NAMES, manifest.class_counts, strict=False)
+        shards = f"{len(manifest.shards)} shards"
+        described |= {
+            f"{kind}set": f"{manifest.count:,} images, {manifest.format}, split {manifest.split}, {shards}",
+            f"{kind}classes": ", ".join(f"{name} {count:,}" for name, count in counts) or "none: unlabelled",
+            f"{kind}images": f"{manifest.start} to {manifest.start + manifest.count - 1} of seed {manifest.seed}",
+            f"{kind}digest": manifest.digest,
+        }
     return {
-        "set": f"{manifest.count:,} images, {manifest.format}, split {manifest.split}, {len(manifest.shards)} shards",
-        "labels": manifest.labels,
-        "classes": ", ".join(f"{name} {count:,}" for name, count in counts) or "none: unlabelled",
-        "images": f"{manifest.start} to {manifest.start + manifest.count - 1} of seed {manifest.seed}",
-        "checkpoint": f"{manifest.checkpoint.name} {manifest.checkpoint.sha256}",
-        "digest": manifest.digest,
-        "privacy": manifest.privacy.sentence,
-        **dict(manifest.privacy.facts()),
+        **described,
+        "labels": first.labels,
+        "checkpoint": f"{first.checkpoint.name} {first.checkpoint.sha256}",
+        "privacy": first.privacy.sentence,
+        **dict(first.privacy.facts()),
     }
 
 

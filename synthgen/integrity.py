@@ -4,21 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synthgen.files import is_own_file, sha256_of_file
-from synthgen.manifest import FileRecord, Manifest
+from synthgen.manifest import FileRecord, Manifest, ShardRecord
 from synthgen.readers import read_listing
 
 
 def set_problems(folder: Path, manifest: Manifest) -> list[str]:
     """What is wrong with a set's files, one line each."""
-    problems = sidecar_problems(folder, manifest)
+    problems = files_problems(folder, manifest.sidecars)  # lists of shards are checked when loaded
     for shard in manifest.shards:
-        problems += shard_problems(folder, manifest.format, shard.files)
+        problems += shard_problems(folder, manifest.format, shard)
     return problems
-
-
-def sidecar_problems(folder: Path, manifest: Manifest) -> list[str]:
-    """What is wrong with the files beside a set's shards, one line each; lists of shards are checked when loaded."""
-    return files_problems(folder, manifest.sidecars)
 
 
 def files_problems(folder: Path, files: Sequence[FileRecord]) -> list[str]:
@@ -26,11 +21,11 @@ def files_problems(folder: Path, files: Sequence[FileRecord]) -> list[str]:
     return [problem for file in files if (problem := file_problem(folder, file))]
 
 
-def shard_problems(folder: Path, file_format: str, files: Sequence[FileRecord]) -> list[str]:
+def shard_problems(folder: Path, file_format: str, shard: ShardRecord) -> list[str]:
     """What is wrong with a shard's files, one line each; for PNG with every image its listing vouches for."""
-    problems = files_problems(folder, files)
+    problems = files_problems(folder, shard.files)
     if file_format == "png" and not problems:
-        problems += _listing_problems(folder, files[0].name)
+        problems += _listing_problems(folder, shard.files[0].name, shard.count)
     return problems
 
 
@@ -50,10 +45,10 @@ def file_problem(folder: Path, file: FileRecord) -> str | None:
     return None
 
 
-def _listing_problems(folder: Path, listing: str) -> list[str]:
+def _listing_problems(folder: Path, listing: str, count: int) -> list[str]:
     """PNG shards vouch for their images through a listing; the listing itself is a file of the manifest."""
     try:
-        entries = read_listing(folder / listing)
+        entries = read_listing(folder / listing, count)
     except (OSError, ValueError) as error:
         return [f"{listing}: {error}"]
     problems = []

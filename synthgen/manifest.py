@@ -19,7 +19,6 @@ from synthgen.files import (
     is_inside,
     is_own_file,
     json_bytes,
-    publish,
     sha256_of_bytes,
     sha256_of_file,
     sha256_of_json,
@@ -136,16 +135,6 @@ def manifest_documents(manifest: Manifest) -> tuple[Manifest, dict[str, bytes]]:
     return manifest, documents
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Publish a manifest's files in ``folder``; do this last. Returns the manifest with the records of its lists."""
-    manifest, documents = manifest_documents(manifest)
-    for name, data in documents.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        with publish(folder / name) as partial:
-            partial.write_bytes(data)
-    return manifest
-
-
 def sealed(document: dict[str, Any]) -> dict[str, Any]:
     """A manifest's document with its seal: the SHA-256 of its canonical JSON without the seal.
 
@@ -238,6 +227,10 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
     if version == LISTED_SCHEMA_VERSION:
         _expect("shards" not in body and bool(body.get("shard_lists")), "its shards are not in lists")
         lists = _records(_file_record, body["shard_lists"])
+        names = {record.name for record in lists}
+        few = len(names) == len(lists) <= -(-MAX_SHARDS // SHARDS_PER_LIST)
+        small = sum(record.bytes for record in lists) <= _MAX_MANIFEST_BYTES
+        _expect(few and small, f"{len(lists)} lists of shards: too many, too large, or one named twice")
         body["shards"] = [shard for record in lists for shard in _listed_shards(record, read(record.name))]
     else:
         _expect("shard_lists" not in body, "unknown or missing in Manifest: shard_lists")

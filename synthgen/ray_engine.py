@@ -4,6 +4,8 @@ An actor that dies hands its shards back, and another is started wherever the cl
 so the set is that of one process. Install with ``pip install 'synthgen[ray]'``.
 """
 
+import importlib.util
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +18,9 @@ from synthgen.shard_files import FinishedShard, Progress, generate_shard
 
 _SHARDS_IN_FLIGHT = 2  # an actor: one at work, one waiting
 _MAX_DEATHS = 20  # of actors, before the export is given up
+_CONNECT_SECONDS = 5
+_WAIT_SECONDS = 60
+_MAX_PREPARATION_SECONDS = 600  # to be given a processor, import TensorFlow and load the generator
 
 
 def generate_on_ray(
@@ -36,14 +41,14 @@ def generate_on_ray(
         SynthgenError, OSError: as raised by ``generate_shard``.
         ExportError: actors died again and again.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("engine 'ray': Ray is not installed; pip install 'synthgen[ray]'") from error
+    expect_ray(address)
+    import ray
+
     begun = _connect(ray, address)
     troupe = _Troupe(ray, job, out)
     try:
-        for _ in range(min(actors or int(ray.cluster_resources().get("CPU", 1)), len(indices))):
+        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head alone may have none
+        for _ in range(min(actors or processors, len(indices))):
             troupe.start_actor()
         yield from troupe.perform(indices, progress)
     except ray.exceptions.RayTaskError as error:
@@ -54,6 +59,21 @@ def generate_on_ray(
         troupe.dismiss()
         if begun:
             ray.shutdown()
+
+
+def expect_ray(address: str | None) -> None:
+    """Raise UsageError unless Ray is installed and, where ``address`` names a host and a port, something listens there.
+
+    Ray itself would try for minutes.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("engine 'ray': Ray is not installed; pip install 'synthgen[ray]'")
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise UsageError(f"address '{address}': no Ray cluster answers: {error}") from error
 
 
 class ShardActor:
@@ -93,10 +113,12 @@ class _Troupe:
         yielded = 0
         while yielded < len(indices):
             self._deal(indices)
-            (reference,), _ = self._ray.wait([*self._preparing, *self._flying], num_returns=1)
+            reference = self._next()
             try:
                 result = self._ray.get(reference)
-            except self._ray.exceptions.RayActorError as error:
+            except self._ray.exceptions.RayTaskError:
+                raise  # what our own code raised; all else is a lost process, node or object
+            except self._ray.exceptions.RayError as error:
                 self._bury(reference, error)
                 continue
             if reference in self._preparing:
@@ -109,6 +131,20 @@ class _Troupe:
             while yielded in done:
                 yield done.pop(yielded)
                 yielded += 1
+
+    def _next(self) -> Any:
+        """A reference whose result is there; raises ExportError where no actor comes to life."""
+        waited = 0
+        while True:
+            ready, _ = self._ray.wait([*self._preparing, *self._flying], num_returns=1, timeout=_WAIT_SECONDS)
+            if ready:
+                return ready[0]
+            waited += _WAIT_SECONDS
+            if not self._flying and waited >= _MAX_PREPARATION_SECONDS:
+                raise ExportError(
+                    f"{self._out}: no Ray actor could start in {waited} s: no processor is free, or the nodes are too "
+                    "slow; make room, then go on with --resume"
+                )
 
     def dismiss(self) -> None:
         for actor in [*self._load, *self._preparing.values()]:
@@ -128,6 +164,7 @@ class _Troupe:
         dead = self._preparing.pop(reference, None) or self._flying[reference][1]
         if dead in self._load:
             del self._load[dead]
+        self._ray.kill(dead)  # where only its result was lost, it still holds a processor
         for lost in [lost for lost, (_, actor) in self._flying.items() if actor is dead]:
             self._waiting.appendleft(self._flying.pop(lost)[0])
         self._deaths += 1

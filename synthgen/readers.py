@@ -27,7 +27,8 @@ Run = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]
 _IMAGE_SHAPE = (IMAGE_SIDE, IMAGE_SIDE)
 _UNREADABLE: tuple[type[Exception], ...] = (*MALFORMED, DataError)
 _MAX_PNG_BYTES = 1 << 16  # a 28×28 PNG takes about 600
-_MAX_LISTING_BYTES = 1 << 30
+_MAX_LISTING_LINE_BYTES = 200  # an image: 64 hexadecimal digits and a path of about 40
+_MAX_DEFLATE_RATIO = 1032  # no deflated byte stands for more
 
 
 def read_shard(file_format: str, folder: Path, names: list[str], count: int) -> Iterator[Run]:
@@ -40,7 +41,8 @@ def read_shard(file_format: str, folder: Path, names: list[str], count: int) -> 
         count: how many images the shard must hold.
 
     Raises:
-        VerificationError: a file is malformed, or the shard holds fewer or more than ``count`` images.
+        VerificationError: a file is malformed, holds a label above 9, or the shard holds fewer or more than ``count``
+            images.
     """
     found = 0
     for name in names:
@@ -51,6 +53,8 @@ def read_shard(file_format: str, folder: Path, names: list[str], count: int) -> 
             found += len(images)
             if found > count:
                 break
+            if labels is not None and labels.max(initial=0) >= NUM_CLASSES:
+                raise VerificationError(f"{names[0]}: label {labels.max()} found; expected 0 to {NUM_CLASSES - 1}")
             yield images, labels
     except _UNREADABLE as error:
         raise VerificationError(f"{names[0]}: not readable as {file_format}: {error}") from error
@@ -89,11 +93,13 @@ def _checked_dataset(file: h5py.File, name: str, shape: tuple[int, ...]) -> h5py
     dataset = own_dataset(file, name)
     if dataset.shape != shape or dataset.dtype != np.uint8:
         raise ValueError(f"'{name}' is {dataset.dtype} {dataset.shape}; expected uint8 {shape}")
+    if math.prod(shape) > dataset.id.get_storage_size() * _MAX_DEFLATE_RATIO:  # HDF5 gives zeros for what is not there
+        raise ValueError(f"'{name}' claims {shape} and stores {dataset.id.get_storage_size()} bytes")
     return dataset
 
 
 def _read_png(folder: Path, names: list[str], count: int) -> Iterator[Run]:
-    entries = read_listing(folder / names[0])
+    entries = read_listing(folder / names[0], count)
     for piece in pieces(len(entries), BLOCK_IMAGES):
         images = np.stack([_read_png_file(folder, digest, name) for digest, name in entries[piece]])
         labels = [_LABEL_OF_FOLDER.get(name.split("/")[-2]) for _, name in entries[piece] if "/" in name]
@@ -112,14 +118,18 @@ def _read_png_file(folder: Path, digest: str, name: str) -> npt.NDArray[np.uint8
     return decode_png(data)
 
 
-def read_listing(path: Path) -> list[tuple[str, str]]:
+def read_listing(path: Path, count: int) -> list[tuple[str, str]]:
     """(SHA-256, name) of every image in a PNG shard, from its ``sha256sum`` listing in index order.
 
+    Args:
+        path: the listing.
+        count: how many images the shard is said to hold.
+
     Raises:
-        ValueError: a line that is not of that form, or a name that leaves the folder.
+        ValueError: a line that is not of that form, a name that leaves the folder, or far too many bytes for ``count``.
     """
-    if path.stat().st_size > _MAX_LISTING_BYTES:
-        raise ValueError("the listing is too large")
+    if path.stat().st_size > count * _MAX_LISTING_LINE_BYTES:
+        raise ValueError(f"the listing is too large for {count} images")
     entries = []
     for line in path.read_text("utf-8").splitlines():
         digest, separator, name = line.partition("  ")
@@ -139,13 +149,11 @@ def _read_idx(folder: Path, names: list[str], count: int) -> Iterator[Run]:
 
 def _read_npz(folder: Path, names: list[str], count: int) -> Iterator[Run]:
     with zipfile.ZipFile(folder / names[0]) as archive:
-        labels = None
-        if "labels.npy" in archive.namelist():
-            labels = np.concatenate(list(_npy_member(archive, "labels.npy", (count,))))
-        first = 0
-        for images in _npy_member(archive, "images.npy", (count, *_IMAGE_SHAPE)):
-            yield images, None if labels is None else labels[first : first + len(images)]
-            first += len(images)
+        images = _npy_member(archive, "images.npy", (count, *_IMAGE_SHAPE))
+        if "labels.npy" in archive.namelist():  # side by side: labels for which there are no images take no memory
+            yield from zip(images, _npy_member(archive, "labels.npy", (count,)), strict=True)
+        else:
+            yield from ((piece, None) for piece in images)
 
 
 def _npy_member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:

@@ -145,7 +145,7 @@ def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = Tru
         shard.count,
     ):
         return None
-    return None if output.problems(job.export.file_format, record.files, hashed=hashed) else finished
+    return None if output.problems(job.export.file_format, record, hashed=hashed) else finished
 
 
 def _writer(export: Export, staging: Path, shard: Shard) -> Any:

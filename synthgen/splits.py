@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,22 @@ from synthgen.claim import WORK_FOLDER, claim_folder
 from synthgen.croissant import CROISSANT_NAME
 from synthgen.errors import ExportError, UsageError
 from synthgen.export_plan import Export, Job, plan_export
-from synthgen.files import flush_to_disk, json_bytes, publish
-from synthgen.generation import expect_guarantee, generate
-from synthgen.integrity import set_problems
-from synthgen.manifest import MANIFEST_NAME, FileRecord, Manifest, load_manifest, load_manifests, sealed, split_manifest
+from synthgen.files import flush_to_disk, json_bytes, move_into_place
+from synthgen.generation import OnShard, expect_guarantee, expect_sound, generate, one_line_errors
+from synthgen.manifest import (
+    MANIFEST_NAME,
+    SHARDS_PER_LIST,
+    FileRecord,
+    Manifest,
+    load_manifest,
+    load_manifests,
+    sealed,
+    split_manifest,
+)
+from synthgen.outputs import LocalOutput
 from synthgen.readers import read_listing
 from synthgen.shard_files import Progress
-
-_INFO_NAME = "dataset_info.json"
+from synthgen.writers import INFO_NAME
 
 
 def plan_splits(
@@ -44,6 +53,11 @@ def plan_splits(
             raise UsageError(f"splits '{splits}': expected each split once, with a count, as in train=60000,test=10000")
         request: dict[str, Any] = {"file_format": file_format, "seed": seed, "labels": labels, "split": name}
         exports.append(plan_export(checkpoint, count=int(number), start=start, **request))
+        if exports[-1].plan.shards > SHARDS_PER_LIST:
+            raise UsageError(
+                f"splits '{splits}': {name} makes {exports[-1].plan.shards:,} shards; expected at most "
+                f"{SHARDS_PER_LIST:,}: export each split into a folder of its own"
+            )
         start += int(number)
     return tuple(exports)
 
@@ -58,6 +72,7 @@ def generate_splits(
     max_epsilon: float | None = None,
     workers: int = 1,
     progress: Progress = lambda images: None,
+    on_shard: OnShard = lambda done, of: None,
 ) -> tuple[Manifest, ...]:
     """Draw several splits and write them, each with its manifest, into one folder.
 
@@ -68,17 +83,19 @@ def generate_splits(
         resume: go on where an interrupted export stopped.
         allow_unprotected, max_epsilon, workers: as for ``generate``.
         progress: called with the number of images just finished.
+        on_shard: called when a shard of any split is finished.
 
     Raises:
         UsageError, ExportError: as ``generate``.
     """
     expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
-    job = _job(checkpoint, exports)
+    job, output = _job(checkpoint, exports), LocalOutput(out)
     if (out / MANIFEST_NAME).exists():
-        return _finished(out, exports, checkpoint, resume, progress)
-    try:
+        return _finished(output, exports, checkpoint, resume, progress)
+    with one_line_errors(out):
         with claim_folder(out, job, resume=resume):
             folders = [out / WORK_FOLDER / "splits" / export.split for export in exports]
+            of, earlier = sum(export.plan.shards for export in exports), 0
             for export, folder in zip(exports, folders, strict=True):
                 generate(
                     checkpoint,
@@ -89,13 +106,16 @@ def generate_splits(
                     max_epsilon=max_epsilon,
                     workers=workers,
                     progress=progress,
+                    on_shard=partial(_count_on, on_shard, earlier, of),
                 )
+                earlier += export.plan.shards
             manifests = _assemble(folders, out)
-        shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ExportError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+        output.release()
     return manifests
+
+
+def _count_on(on_shard: OnShard, earlier: int, of: int, done: int, _: int) -> None:
+    on_shard(earlier + done, of)
 
 
 def _job(checkpoint: Checkpoint, exports: Sequence[Export]) -> dict[str, Any]:
@@ -105,23 +125,24 @@ def _job(checkpoint: Checkpoint, exports: Sequence[Export]) -> dict[str, Any]:
 
 
 def _finished(
-    out: Path, exports: Sequence[Export], checkpoint: Checkpoint, resume: bool, progress: Progress
+    output: LocalOutput, exports: Sequence[Export], checkpoint: Checkpoint, resume: bool, progress: Progress
 ) -> tuple[Manifest, ...]:
     """The manifests of a set that is finished, if it is the one that is wanted."""
-    manifests = load_manifests(out)
+    manifests = load_manifests(output.path)
     wanted = [(e.split, e.plan.start, e.plan.count, e.seed, str(e.labels or "none"), e.file_format) for e in exports]
     found = [(m.split, m.start, m.count, m.seed, m.labels, m.format) for m in manifests]
     if not resume or found != wanted or manifests[0].checkpoint.sha256 != checkpoint.sha256:
-        raise ExportError(f"{out}: holds a finished set; choose a new folder with --out")
+        raise ExportError(f"{output.path}: holds a finished set; choose a new folder with --out")
     for manifest in manifests:
-        if problems := set_problems(out, manifest):
-            raise ExportError(f"{out}: holds this set, but spoilt: {problems[0]}; remove it and export anew")
+        expect_sound(output, manifest)
         progress(manifest.count)
+    output.release()  # left where an export was killed behind its manifest
     return manifests
 
 
 def _assemble(folders: Sequence[Path], out: Path) -> tuple[Manifest, ...]:
     """Link the files of complete sets into one folder, then write what describes them together, the manifests last."""
+    output = LocalOutput(out)
     manifests = [load_manifest(folder) for folder in folders]
     for folder, manifest in zip(folders, manifests, strict=True):
         _link_tree(folder, out, _names(folder, manifest))
@@ -130,20 +151,19 @@ def _assemble(folders: Sequence[Path], out: Path) -> tuple[Manifest, ...]:
     sidecars += write_cards(out, manifests)
     for manifest in manifests[1:]:
         document = dataclasses.replace(manifest, sidecars=sidecars).to_dict()
-        _write(out / split_manifest(manifest.split), json_bytes(sealed(document)))
+        output.write(split_manifest(manifest.split), json_bytes(sealed(document)))
     others = tuple(FileRecord.of(out, split_manifest(manifest.split)) for manifest in manifests[1:])
     first = dataclasses.replace(manifests[0], sidecars=(*sidecars, *others))
-    _write(out / MANIFEST_NAME, json_bytes(sealed(first.to_dict())))
+    output.write(MANIFEST_NAME, json_bytes(sealed(first.to_dict())))
     return load_manifests(out)
 
 
 def _names(folder: Path, manifest: Manifest) -> list[str]:
     """Every file of a set but what describes it; for PNG also the empty folders of classes without images."""
-    if manifest.shard_lists:
-        raise UsageError("splits of more than 1,000 shards: export each split into a folder of its own")
     names = [file.name for shard in manifest.shards for file in shard.files]
     if manifest.format == "png":
-        names += [name for listing in list(names) for _, name in read_listing(folder / listing)]
+        for shard in manifest.shards:
+            names += [name for _, name in read_listing(folder / shard.files[0].name, shard.count)]
         names += [path.relative_to(folder).as_posix() for path in (folder / manifest.split).iterdir()]
     return names
 
@@ -160,9 +180,9 @@ def _link_tree(folder: Path, out: Path, names: Sequence[str]) -> None:
         target.unlink(missing_ok=True)  # of an earlier try
         try:
             os.link(source, target)
-        except OSError:  # a file system without links
-            with publish(target) as partial:
-                shutil.copyfile(source, partial)
+        except OSError:  # a file system without links; a copy that is cut short stays in the work folder
+            shutil.copyfile(source, out / WORK_FOLDER / "copy")
+            move_into_place(out / WORK_FOLDER / "copy", target)
     for parent in changed:
         flush_to_disk(parent)
 
@@ -172,14 +192,9 @@ def _shared_sidecars(folders: Sequence[Path], manifests: Sequence[Manifest], out
     names = [file.name for file in manifests[0].sidecars if file.name not in (CARD_NAME, CROISSANT_NAME)]
     for name in names:
         data = (folders[0] / name).read_bytes()
-        if name == _INFO_NAME:
+        if name == INFO_NAME:
             documents = [json.loads((folder / name).read_text("utf-8")) for folder in folders]
             merged = {**documents[0], "splits": [split for document in documents for split in document["splits"]]}
             data = (json.dumps(merged, indent=2) + "\n").encode()
-        _write(out / name, data)
+        LocalOutput(out).write(name, data)
     return tuple(FileRecord.of(out, name) for name in names)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with publish(path) as partial:
-        partial.write_bytes(data)

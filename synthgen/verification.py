@@ -18,7 +18,7 @@ from synthgen.crew import Act, available_cpus, run_in_processes
 from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES, class_folder
-from synthgen.integrity import files_problems, shard_problems, sidecar_problems
+from synthgen.integrity import files_problems, shard_problems
 from synthgen.manifest import MANIFEST_NAME, Manifest, ShardRecord, load_manifest, load_manifests, seal_problems
 from synthgen.readers import READERS, read_listing, read_shard
 from synthgen.sampling import block_sampler
@@ -79,7 +79,7 @@ def verify(
         raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(READERS)}")
     if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
-    problems = [*seal_problems(folder), *sidecar_problems(folder, manifest)]
+    problems = [*seal_problems(folder), *files_problems(folder, manifest.sidecars)]
     splits = (manifest,) if problems else load_manifests(folder)
     for split in splits:
         problems += _shard_problems(folder, split, workers, files_only, progress)
@@ -93,6 +93,19 @@ def verify(
     return Report(
         manifest=manifest, problems=tuple(problems), regenerated=regenerated, count=sum(split.count for split in splits)
     )
+
+
+def claimed_count(folder: Path) -> int:
+    """How many images the manifests of a set's splits name; where a later one is spoilt, the first manifest alone.
+
+    Raises:
+        VerificationError: there is no manifest, or not one that can be understood.
+    """
+    first = load_manifest(folder)
+    try:
+        return sum(manifest.count for manifest in load_manifests(folder))
+    except VerificationError:  # verify will say what is wrong with it
+        return first.count
 
 
 def default_workers(count: int, files_only: bool = False) -> int:
@@ -125,7 +138,7 @@ def _stranger_problems(folder: Path, splits: Sequence[Manifest]) -> list[str]:
     class_folders: set[str] = set()
     for manifest in splits if splits[0].format == "png" else ():
         for shard in manifest.shards:
-            files |= {name for _, name in read_listing(folder / shard.files[0].name)}
+            files |= {name for _, name in read_listing(folder / shard.files[0].name, shard.count)}
         if manifest.labelled:  # of a class without images there is a folder all the same
             class_folders |= {f"{manifest.split}/{class_folder(label)}" for label in range(NUM_CLASSES)}
     folders = {parent for name in files | class_folders for parent in _parents(name)} | class_folders
@@ -194,14 +207,14 @@ class _ShardCheck:
         # The reader of PNG hashes each image before it decodes it, so that none is read twice.
         problems = files_problems(self.folder, shard.files)
         if self.manifest.format == "png" and (self.files_only and not problems):
-            problems = shard_problems(self.folder, "png", shard.files)
+            problems = shard_problems(self.folder, "png", shard)
         if problems or self.files_only:
             progress(shard.count)
             return _Checked(tuple(problems))
         try:
             return self._read(shard, progress)
         except VerificationError as error:
-            return _Checked(tuple(shard_problems(self.folder, self.manifest.format, shard.files)) or (str(error),))
+            return _Checked(tuple(shard_problems(self.folder, self.manifest.format, shard)) or (str(error),))
 
     def _read(self, shard: ShardRecord, progress: Progress) -> _Checked:
         digest, name = SetDigest(shard.start), shard.files[0].name

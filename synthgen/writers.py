@@ -30,6 +30,7 @@ from synthgen.shards import Shard
 DATASET_NAME = "fashion_mnist_synth"
 _HDF5_CHUNK_IMAGES = 64  # random access decompresses 50 KB, not a megabyte
 _GZIP_LEVEL = 6
+INFO_NAME = "dataset_info.json"  # TensorFlow Datasets' list of splits
 
 
 class Writer(Protocol):
@@ -92,7 +93,8 @@ class TFRecordWriter(_BaseWriter):
         import tensorflow as tf
 
         self._tf = tf
-        self._stream = tf.io.TFRecordWriter(str(self.path))
+        with self._as_os_error():
+            self._stream = tf.io.TFRecordWriter(str(self.path))
 
     @property
     def names(self) -> list[str]:
@@ -314,7 +316,7 @@ def write_sidecars(
     if file_format != "tfrecord":
         return []
     documents = {
-        "dataset_info.json": json.dumps(_dataset_info(split, shard_counts, shard_bytes, labelled), indent=2),
+        INFO_NAME: json.dumps(_dataset_info(split, shard_counts, shard_bytes, labelled), indent=2),
         "features.json": json.dumps(_features(labelled), indent=2),
     }
     if labelled:

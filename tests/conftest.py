@@ -16,7 +16,7 @@ import pytest
 from synthgen import generation
 from synthgen.checkpoint import Checkpoint, save_checkpoint
 from synthgen.generation import generate, plan_export
-from synthgen.manifest import Manifest, write_manifest
+from synthgen.manifest import Manifest, manifest_documents
 from synthgen.privacy.ledger import Ledger, Mechanism
 from synthgen.recipe import PrivacySection, Recipe, load_recipe
 from synthgen.statement import PrivacyStatement, differential_privacy, no_guarantee
@@ -91,7 +91,9 @@ def write_set(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFact
         folder = tmp_path_factory.mktemp("written") / "set"
         manifest = generation.write_set(tiny_checkpoint, folder, images, labels)
         if changes:
-            write_manifest(folder, replace(manifest, **changes))
+            _, documents = manifest_documents(replace(manifest, **changes))
+            for name, data in documents.items():
+                (folder / name).write_bytes(data)
         return folder
 
     return write

@@ -41,6 +41,15 @@ def test_it_names_what_is_wrong(tiny_checkpoint, tmp_path, monkeypatch):
     assert states == {OK, PROBLEM}
 
 
+def test_a_library_that_cannot_even_be_imported_is_a_finding(monkeypatch):
+    def broken(name: str, file_format: str) -> str:
+        raise ImportError("libtensorflow: cannot open\nshared object")
+
+    monkeypatch.setattr("synthgen.doctor._round_trip_finding", broken)
+    check = by_name(diagnose(data=DATA))["round trip"]
+    assert (check.state, check.finding) == (PROBLEM, "ImportError: libtensorflow: cannot open shared object")
+
+
 def test_what_no_folder_could_hold_is_refused():
     with pytest.raises(UsageError, match="count 0"):
         diagnose(count=0)

@@ -146,7 +146,7 @@ class TestFuzz:
     def test_png_images(self, sets, tmp_path, examples: int):
         folder = shutil.copytree(sets / "png", tmp_path / "png")
         names = [file.name for file in load_manifest(folder).shards[0].files]
-        victim = folder / read_listing(folder / names[0])[3][1]
+        victim = folder / read_listing(folder / names[0], 20)[3][1]
         fuzz(examples, victim.read_bytes(), victim, lambda: list(read_shard("png", folder, names, 20)))
 
     def test_png_listing(self, sets, tmp_path, examples: int):
@@ -227,6 +227,60 @@ def test_an_npz_member_that_claims_two_thousand_million_images_allocates_nothing
             list(read_shard("npz", tmp_path, ["x.npz"], 20))
 
     assert peak_bytes(read) < 2 << 20
+
+
+@pytest.mark.parametrize("file_format", ["hdf5", "npz"])
+def test_a_label_that_no_class_has_is_named(tmp_path, file_format: str):
+    arrays = {"images": np.zeros((20, 28, 28), "u1"), "labels": np.full(20, 200, "u1")}
+    if file_format == "hdf5":
+        with h5py.File(tmp_path / "x", "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+    else:
+        with (tmp_path / "x").open("wb") as stream:
+            np.savez(stream, **arrays)
+    with pytest.raises(VerificationError, match="label 200 found; expected 0 to 9"):
+        list(read_shard(file_format, tmp_path, ["x"], 20))
+
+
+def test_npz_labels_without_images_are_not_unpacked(tmp_path):
+    count = 1 << 24
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, shape, data in (("images", (count, 28, 28), b""), ("labels", (count,), bytes(count))):
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            archive.writestr(f"{name}.npy", header.getvalue() + data)
+
+    def read() -> None:
+        with pytest.raises(VerificationError, match="cut short"):
+            list(read_shard("npz", tmp_path, ["x.npz"], count))
+
+    assert peak_bytes(read) < 4 << 20
+
+
+def test_an_hdf5_shard_that_stores_nothing_is_not_read_as_zeros(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("images", (1 << 40, 28, 28), "u1", chunks=(64, 28, 28))
+    with pytest.raises(VerificationError, match="stores 0 bytes"):
+        next(iter(read_shard("hdf5", tmp_path, ["x.h5"], 1 << 40)))
+
+
+def test_a_listing_far_too_long_for_its_images_is_not_read(tmp_path):
+    (tmp_path / "x").write_bytes(bytes(20 * 200 + 1))
+    with pytest.raises(VerificationError, match="too large for 20 images"):
+        list(read_shard("png", tmp_path, ["x"], 20))
+
+
+def test_lists_of_shards_are_not_read_without_end(sets, tmp_path):
+    folder = shutil.copytree(sets / "npz", tmp_path / "set")
+    document = json.loads((folder / "manifest.json").read_text())
+    document.update(schema_version=2)
+    record = document.pop("shards")[0]["files"][0]
+    for lists in ([record] * 2, [{**record, "name": f"{i}"} for i in range(101)], [{**record, "bytes": 1 << 40}]):
+        document["shard_lists"] = lists
+        (folder / "manifest.json").write_text(json.dumps(sealed(document)))
+        with pytest.raises(VerificationError, match="lists of shards"):
+            load_manifest(folder)
 
 
 def test_a_tfrecord_that_claims_two_thousand_million_bytes_allocates_nothing(tmp_path):

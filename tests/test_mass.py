@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from kill_exports import cheap_pixels
 from typer.testing import CliRunner
 
 from synthgen.checkpoint import load_checkpoint
@@ -18,7 +19,7 @@ from synthgen.errors import ExportError, UsageError, VerificationError
 from synthgen.export_plan import Job, plan_export
 from synthgen.generation import default_workers, generate, generate_share, merge
 from synthgen.manifest import load_manifest
-from synthgen.outputs import open_output
+from synthgen.outputs import RemoteOutput, open_output
 from synthgen.sampling import block_sampler
 from synthgen.shard_files import FinishedShard, generate_shard
 from synthgen.shards import LabelRule
@@ -202,6 +203,134 @@ def test_many_shards_stand_in_lists_that_the_manifest_vouches_for(tiny_checkpoin
         verify(out)
 
 
+@pytest.fixture
+def small(tiny_checkpoint, monkeypatch):
+    """A cheap export of 300 images in two shards: ``small(out, **options)``."""
+    monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
+
+    def export(out, file_format: str = "npz", **options):
+        plan = plan_export(tiny_checkpoint, count=300, file_format=file_format, shards=2)
+        return generate(tiny_checkpoint, plan, out, allow_unprotected=True, **options)
+
+    return export
+
+
+def small_job(checkpoint, file_format: str = "npz") -> Job:
+    return Job.of(checkpoint, plan_export(checkpoint, count=300, file_format=file_format, shards=2))
+
+
+def test_a_merge_that_was_killed_behind_its_manifest_ends_well(small, tiny_checkpoint, tmp_path):
+    manifest = small(tmp_path)
+    (tmp_path / WORK_FOLDER).mkdir()
+    (tmp_path / WORK_FOLDER / "job.json").write_text(json.dumps(small_job(tiny_checkpoint).to_dict()))
+    assert merge(tmp_path) == manifest
+    assert not (tmp_path / WORK_FOLDER).exists()
+
+
+def test_a_merge_misses_an_image_that_is_gone(small, tiny_checkpoint, tmp_path):
+    plan = small_job(tiny_checkpoint, "png").export
+    generate_share(tiny_checkpoint, plan, tmp_path, share=0, of=1, allow_unprotected=True)
+    next((tmp_path / "train").rglob("000000003.png")).unlink()
+    with pytest.raises(ExportError, match="1 of 2 shards are missing or of another export: 0;"):
+        merge(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["folder", "url"])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
+def test_a_damaged_claim_is_named(small, tmp_path, place: str, content: bytes):
+    out = str(tmp_path / "set")
+    if place == "url":
+        fsspec = pytest.importorskip("fsspec")
+        out = f"memory://{tmp_path.name}/set"
+        fsspec.filesystem("memory").pipe_file(f"{out}/{WORK_FOLDER}/job.json", content)
+    else:
+        (tmp_path / "set" / WORK_FOLDER).mkdir(parents=True)
+        (tmp_path / "set" / WORK_FOLDER / "job.json").write_bytes(content)
+    for act in (lambda: small(out, resume=True), lambda: merge(out)):
+        with pytest.raises(ExportError, match=r"job.json: not an export job"):
+            act()
+
+
+def test_what_a_killed_writing_of_shard_lists_left_goes_away(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("synthgen.manifest.SHARDS_PER_LIST", 1)
+
+    def interrupt(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small(tmp_path, on_shard=interrupt)
+    (tmp_path / "shard-lists").mkdir()
+    (tmp_path / "shard-lists" / ".00000.json.abc.partial").write_bytes(b"half")
+    small(tmp_path, resume=True)
+    assert verify(tmp_path).sound
+
+
+def test_what_is_refused_leaves_no_claim(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    out = tmp_path / "set"
+    for options, words in (
+        ({"engine": "spark"}, "expected local or ray"),
+        ({"engine": "ray", "address": "127.0.0.1:1"}, "no Ray cluster answers"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            small(out, **options)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="not installed"):
+        small(out, engine="ray")
+    with pytest.raises(UsageError, match="its own memory"):
+        small("memory://x", engine="ray")
+    assert not out.exists()
+
+
+def test_another_machine_is_told_what_differs(small, tiny_checkpoint, tmp_path):
+    job = small_job(tiny_checkpoint)
+    elsewhere = {**job.to_dict(), "made_with": {**job.made_with, "processor": "another", "numpy": "0.1"}}
+    with open_output(tmp_path).claim(elsewhere, resume=True):
+        pass
+    with pytest.raises(ExportError, match=r"begun with numpy 0\.1 \(here .*\), processor another \(here "):
+        small(tmp_path, resume=True)
+
+
+def test_a_store_that_fails_in_its_own_words_is_one_line(small, tmp_path, monkeypatch):
+    pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class StoreError(Exception):
+        pass
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreError("access\ndenied")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
+    with pytest.raises(ExportError, match="cannot be written: StoreError: access denied; mend that"):
+        small(f"memory://{tmp_path.name}/set")
+
+
+def test_two_that_claim_a_url_at_once_notice(small, tiny_checkpoint, tmp_path, monkeypatch):
+    pytest.importorskip("fsspec")
+    job, write = small_job(tiny_checkpoint, "hdf5").to_dict(), RemoteOutput.write
+
+    def written_over(self: RemoteOutput, name: str, data: bytes) -> None:
+        write(self, name, json.dumps(job).encode() if name.endswith("job.json") else data)
+
+    monkeypatch.setattr(RemoteOutput, "write", written_over)
+    with pytest.raises(ExportError, match=r"another export \(different format\)"):
+        small(f"memory://{tmp_path.name}/set")
+
+
+def test_options_that_would_be_ignored_are_refused(tiny_checkpoint, tmp_path):
+    base = ["export", "--checkpoint", str(tiny_checkpoint.path), "--out", str(tmp_path / "set")]
+    for more, words in (
+        (["--splits", "train=5", "--count", "5"], "without --count"),
+        (["--splits", "train=5", "--split", "test"], "without --count"),
+        (["--address", "head:6379"], "--engine ray"),
+    ):
+        result = CliRunner().invoke(app, [*base, *more])
+        assert isinstance(result.exception, UsageError), result.output
+        assert words in str(result.exception)
+    assert not (tmp_path / "set").exists()
+
+
 def test_small_sets_are_drawn_by_one_process():
     assert default_workers(100) == 1
     assert 1 <= default_workers(10**9) <= 8
@@ -248,7 +377,9 @@ def test_shares_and_merge_on_the_command_line(tiny_checkpoint, whole, tmp_path):
     arguments += ["--allow-unprotected", "--out", tmp_path / "set"]
     for number in (1, 0):
         command = ["export", *map(str, arguments), "--shard", str(number), "--of", "2"]
-        assert CliRunner().invoke(app, command).exit_code == 0
+        result = CliRunner().invoke(app, [*command, "--json"])
+        assert result.exit_code == 0
+        assert '"event": "done"' in result.stdout
     assert CliRunner().invoke(app, ["merge", str(tmp_path / "set")]).exit_code == 0
     assert load_manifest(tmp_path / "set") == whole
     assert CliRunner().invoke(app, ["verify", str(tmp_path / "set"), "--files-only"]).exit_code == 0

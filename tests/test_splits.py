@@ -13,9 +13,10 @@ from synthgen.claim import WORK_FOLDER
 from synthgen.cli import app
 from synthgen.errors import ExportError, UsageError
 from synthgen.generation import generate, plan_export
+from synthgen.inspection import describe
 from synthgen.manifest import load_manifest, load_manifests
 from synthgen.splits import generate_splits, plan_splits
-from synthgen.verification import verify
+from synthgen.verification import claimed_count, verify
 from synthgen.writers import WRITERS
 
 SPLITS = "train=300,test=50"
@@ -123,6 +124,40 @@ def test_a_finished_set_is_found_finished_or_refused(export_splits, tmp_path):
             export_splits(tmp_path / "set", **refused)
 
 
+def test_what_was_left_behind_the_manifest_goes_away(export_splits, tmp_path):
+    export_splits(tmp_path)
+    (tmp_path / WORK_FOLDER / "splits").mkdir(parents=True)
+    export_splits(tmp_path, resume=True)
+    assert not (tmp_path / WORK_FOLDER).exists()
+
+
+def test_a_file_system_without_links_gets_copies(export_splits, tmp_path, monkeypatch):
+    export_splits(tmp_path / "linked", "png")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", refuse)
+    export_splits(tmp_path / "copied", "png")
+    assert content(tmp_path / "copied") == content(tmp_path / "linked")
+    assert verify(tmp_path / "copied").sound
+
+
+def test_a_split_of_too_many_shards_is_refused_before_anything_is_drawn(tiny_checkpoint):
+    with pytest.raises(UsageError, match="test makes 1,001 shards; expected at most 1,000"):
+        plan_splits(tiny_checkpoint, "train=6000000,test=6000001", file_format="png")
+
+
+def test_info_tells_of_every_split(export_splits, tmp_path):
+    train, test = export_splits(tmp_path)
+    lines = describe(str(tmp_path))
+    assert (lines["digest"], lines["test: digest"]) == (train.digest, test.digest)
+    assert lines["test: images"] == "300 to 349 of seed 0"
+    assert claimed_count(tmp_path) == 350
+    (tmp_path / "manifest-test.json").unlink()
+    assert claimed_count(tmp_path) == 300
+
+
 @pytest.mark.parametrize("splits", ["train", "train=", "train=0", "train=5,train=5", "train=5,dev=5", "", "train=-1"])
 def test_bad_requests_are_refused(tiny_checkpoint, splits: str):
     with pytest.raises(UsageError):
@@ -135,10 +170,14 @@ def test_an_unprotected_checkpoint_needs_a_word(tiny_checkpoint, tmp_path):
     assert not (tmp_path / "set").exists()
 
 
-def test_the_command(tmp_path, monkeypatch):
+def test_the_command(tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
     command = [
         "export",
+        "--checkpoint",
+        str(tiny_checkpoint.path),
+        "--allow-unprotected",
+        "--json",
         "--splits",
         "test=20,train=30",
         "--format",
@@ -151,5 +190,7 @@ def test_the_command(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert load_manifest(tmp_path / "set").split == "test"
+    events = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert [(event["event"], event.get("done")) for event in events] == [("shard", 1), ("shard", 2), ("done", None)]
     result = CliRunner().invoke(app, ["verify", str(tmp_path / "set"), "--workers", "1"])
     assert "sound: 50 images" in result.stdout
