@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from synthgen.cli import app
 from synthgen.verification import verify
 
-COMMANDS = ["train", "export", "merge", "verify", "evaluate", "audit", "preview", "info", "recipes", "data"]
+COMMANDS = ["train", "export", "merge", "verify", "evaluate", "audit", "preview", "info", "recipes", "data", "doctor"]
 
 
 def test_every_command_has_help_and_the_big_ones_examples():
