@@ -201,6 +201,10 @@ def test_the_reference_is_the_ceiling_only_of_a_full_official_training(write_set
     )
     taken.clear()
     measure(folder, quick=False)
+    assert taken[0] == ("small CNN", False)  # the reference classifier has seen more than these 500
+    monkeypatch.setattr(evaluation, "REFERENCE_IMAGES", 500)
+    taken.clear()
+    measure(folder, quick=False)
     assert taken == [("small CNN", True), ("logistic regression", False), ("small MLP", False)]
     taken.clear()
     measure(write_set(train.images[:400], train.labels[:400]), quick=False)

@@ -45,6 +45,13 @@ def plan():
     return plan_matching(load_recipe("private", TINY), DATA, seed=3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_lessons():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matching_training, "_STUDENTS_IMAGES", 300)
+        yield
+
+
 @pytest.fixture(scope="module")
 def unbroken(plan, tmp_path_factory):
     return train_by_matching(plan, tmp_path_factory.mktemp("runs") / "private")

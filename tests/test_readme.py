@@ -18,7 +18,6 @@ README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 SMALLER = [("train=60000,test=10000", "train=600,test=100"), ("--count 60000", "--count 600"),
            ("--count 10000", "--count 300"), ("--count 3000", "--count 300"),
            ("--regenerate 1000", "--regenerate 10"), ("--recipe private --epsilon 1", "--recipe smoke"),
-           ("audit private --count 2000", "audit private --count 100"),
            ("--recipe notebook --set training.epochs=2", "--recipe smoke --set training.epochs=1"),
            ("evaluate hdf5-set", f"evaluate hdf5-set --data {DATA} --allow-unofficial")]  # fmt: skip
 
