@@ -46,7 +46,7 @@ dataset: install ## Export 60,000 labelled images from the shipped checkpoint an
 	$(BIN)/synthgen verify $(OUT) --regenerate 256
 
 test: install ## Run the tests
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-ray: $(RAY)/installed ## Run the tests of the Ray engine, on two emulated nodes (installs Ray)
 	$(RAY)/bin/python -m pytest -q -m ray

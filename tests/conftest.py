@@ -108,3 +108,26 @@ def synthgen(tmp_path: Path) -> Run:
         return subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300, **options)
 
     return run
+
+
+# Two processes share the suite file by file: the long files first, so that none is left to one of them at the end.
+_LONG_FILES = (
+    "test_readme",
+    "test_training",
+    "test_evaluation",
+    "test_matching_training",
+    "test_generation",
+    "test_cli",
+    "test_mass",
+    "test_survival",
+    "test_private_training",
+    "test_classifiers",
+    "test_report",
+    "test_utility",
+    "test_end_to_end",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))

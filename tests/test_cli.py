@@ -107,7 +107,10 @@ def test_dry_run_writes_nothing(synthgen, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("file_format", ["tfrecord", "hdf5", "png", "idx", "npz"])
+@pytest.mark.parametrize(
+    "file_format",
+    ["tfrecord", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hdf5", "png", "idx", "npz"))],
+)
 def test_a_full_disk_is_one_line_and_can_be_resumed(synthgen, export, tiny_checkpoint, tmp_path, file_format: str):
     """A limit on the size of files stands in for a full disk: the system refuses the write alike."""
     import resource

@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("attempts", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("attempts", [2, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("file_format", WRITERS)
 def test_a_killed_export_resumes_to_the_same_files(tiny_checkpoint, tmp_path, file_format: str, attempts: int):
     program = [sys.executable, HERE / "kill_exports.py", tmp_path, tiny_checkpoint.path, file_format, attempts, 6]
