@@ -132,9 +132,7 @@ class Players(Stateful):
             loss = self._loss.generator(real_logits, logits)
         self._update(tape, loss, self.generator, self._generator_optimizer)
         if self._averaged is not None:
-            rate = 1.0 - self._recipe.training.ema_decay
-            for average, weight in zip(self._averaged.weights, self.generator.weights, strict=True):
-                average.assign_add((weight - average) * rate)
+            follow(self._averaged, self.generator, self._recipe.training.ema_decay)
         return loss, tf.reduce_mean(tf.cast(logits > 0, tf.float32))
 
     def _discriminate(self, inputs: list[tf.Tensor], *, training: bool) -> tf.Tensor:
@@ -195,6 +193,12 @@ class Game(Players):
             return weight * gradient_penalty(lambda seen: self._discriminate([seen, *classes], training=True), images)
 
         return tf.cond(step % section.gradient_penalty_interval == 0, penalised, lambda: 0.0)
+
+
+def follow(averaged: keras.Model, model: keras.Model, decay: float) -> None:
+    """One step of the exponential moving average of a model's weights."""
+    for average, weight in zip(averaged.weights, model.weights, strict=True):
+        average.assign_add((weight - average) * (1.0 - decay))
 
 
 def constant_then_linear(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -17,10 +17,11 @@ import tensorflow as tf
 
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
 from synthgen.features import embedding, look, normalised_scattering
-from synthgen.game import Stateful, constant_then_linear
+from synthgen.game import Stateful, constant_then_linear, follow
 from synthgen.networks import build_generator
 from synthgen.privacy.release import Release, StudentRelease
 from synthgen.recipe import StatisticsRecipe
+from synthgen.shards import pieces
 from synthgen.student import Student
 
 Images = npt.NDArray[np.uint8]
@@ -86,9 +87,8 @@ class Matching(Stateful):
         """``count`` images of the best generator, uint8 (count, 28, 28), and their labels; another set a stream."""
         images = np.empty((count, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
         labels = np.arange(count) % NUM_CLASSES
-        for first in range(0, count, _DRAWN_AT_ONCE):
-            part = slice(first, min(first + _DRAWN_AT_ONCE, count))
-            number = tf.constant(-1 - first - count * stream, tf.int64)  # apart from every training step's
+        for part in pieces(count, _DRAWN_AT_ONCE):
+            number = tf.constant(-1 - part.start - count * stream, tf.int64)  # apart from every training step's
             drawn = self._draw(tf.constant(labels[part], tf.int32), number, self.best_generator, training=False)
             images[part] = np.round(drawn.numpy()[..., 0] * 255)
         return images, labels.astype(np.uint8)
@@ -111,9 +111,7 @@ class Matching(Stateful):
         gradients = tape.gradient(loss, self.generator.trainable_variables)
         self._optimizer.apply(gradients, self.generator.trainable_variables)
         if self._averaged is not None:
-            rate = 1.0 - section.ema_decay
-            for average, weight in zip(self._averaged.weights, self.generator.weights, strict=True):
-                average.assign_add((weight - average) * rate)
+            follow(self._averaged, self.generator, section.ema_decay)
         return distance, tf.reduce_mean(tf.cast(margins > 0, tf.float32))
 
     def _draw(

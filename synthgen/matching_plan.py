@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen.datasets import RealImages
-from synthgen.errors import UsageError
 from synthgen.privacy.accounting import Budget, calibrated, epsilon_of
 from synthgen.privacy.ledger import Mechanism
 from synthgen.privacy.release import LookPlan
 from synthgen.recipe import StatisticsRecipe
-from synthgen.training_plan import MAX_TRAINING_SEED, training_images
+from synthgen.training_plan import expect_enough, expect_training_seed, training_images
 
 _CLIP_NORM = 1.0  # of the teacher's gradients; the embedding's sensitivity is 1 by construction
 
@@ -72,16 +71,12 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
         PrivacyError: the budget is out of range.
         DataError: the real images are missing or malformed.
     """
-    if not 0 <= seed <= MAX_TRAINING_SEED:
-        raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
+    expect_training_seed(seed)
     assert recipe.privacy is not None  # the recipe sees to it
     budget = Budget(recipe.privacy.epsilon, recipe.privacy.delta)
     data = training_images(recipe, data_folder)
     section = recipe.look
-    if section.teacher_batch_size > len(data):
-        raise UsageError(
-            f"look.teacher_batch_size = {section.teacher_batch_size}: expected at most the {len(data)} images there are"
-        )
+    expect_enough("look.teacher_batch_size", section.teacher_batch_size, data)
     scale = calibrated(lambda scale: _mechanisms(recipe, len(data), scale), budget)
     teacher, embedding, *students = _mechanisms(recipe, len(data), scale)
     look = LookPlan(

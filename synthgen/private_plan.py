@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen.datasets import RealImages
-from synthgen.errors import UsageError
 from synthgen.privacy.accounting import Budget, calibrated, epsilon_of
 from synthgen.privacy.ledger import Mechanism
 from synthgen.recipe import PrivateAdversarialRecipe
-from synthgen.training_plan import MAX_TRAINING_SEED, training_images
+from synthgen.training_plan import expect_enough, expect_training_seed, training_images
 
 _STAGES = (0.25, 0.5, 0.75, 1.0)
 
@@ -71,16 +70,12 @@ def plan_private_training(
         PrivacyError: the budget is out of range.
         DataError: the real images are missing or malformed.
     """
-    if not 0 <= seed <= MAX_TRAINING_SEED:
-        raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
+    expect_training_seed(seed)
     assert recipe.privacy is not None  # the recipe sees to it
     budget = Budget(recipe.privacy.epsilon, recipe.privacy.delta)
     data = training_images(recipe, data_folder)
     section = recipe.training
-    if section.batch_size > len(data):
-        raise UsageError(
-            f"training.batch_size = {section.batch_size}: expected at most the {len(data)} images there are"
-        )
+    expect_enough("training.batch_size", section.batch_size, data)
     probability = section.batch_size / len(data)
     noise_multiplier = calibrated(lambda scale: [_mechanism(recipe, probability, scale, section.steps)], budget)
     return PrivateTrainingPlan(recipe=recipe, data=data, seed=seed, budget=budget, noise_multiplier=noise_multiplier)

@@ -45,24 +45,32 @@ def plan_training(recipe: AdversarialRecipe, data_folder: Path | None = None, se
         UsageError: the seed is out of range, or the recipe has a privacy budget, which this method cannot keep.
         DataError: the real images are missing or malformed, or too few for the recipe.
     """
-    if not 0 <= seed <= MAX_TRAINING_SEED:
-        raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
+    expect_training_seed(seed)
     if recipe.privacy:
         raise UsageError(
             f"recipe '{recipe.name}': has a [privacy] budget, but method '{recipe.method}' protects nothing"
         )
     plan = TrainingPlan(recipe=recipe, data=training_images(recipe, data_folder), seed=seed)
     section = recipe.training
-    if len(plan.data) < section.batch_size:
-        raise UsageError(
-            f"training.batch_size = {section.batch_size}: expected at most the {len(plan.data)} images there are"
-        )
+    expect_enough("training.batch_size", section.batch_size, plan.data)
     if section.discriminator_steps > plan.steps_per_epoch:
         raise UsageError(
             f"training.discriminator_steps = {section.discriminator_steps}: expected at most the "
             f"{plan.steps_per_epoch} batches of an epoch"
         )
     return plan
+
+
+def expect_training_seed(seed: int) -> None:
+    """Raise UsageError unless the seed is within 0 to 2^32 - 1."""
+    if not 0 <= seed <= MAX_TRAINING_SEED:
+        raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
+
+
+def expect_enough(key: str, batch_size: int, data: RealImages) -> None:
+    """Raise UsageError where a batch, named by its key in the recipe, is larger than the data."""
+    if batch_size > len(data):
+        raise UsageError(f"{key} = {batch_size}: expected at most the {len(data)} images there are")
 
 
 def training_images(recipe: Recipe, folder: Path | None = None) -> RealImages:

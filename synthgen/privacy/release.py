@@ -26,6 +26,7 @@ from synthgen.files import MALFORMED, publish
 from synthgen.privacy.ledger import Ledger, Mechanism
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
 from synthgen.privacy.teacher import Teacher, Watch, train_teacher
+from synthgen.shards import pieces
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
@@ -171,7 +172,7 @@ def look_privately(
     from synthgen.features import SCATTERING_SIZE, embedding_rows, scattering_rows
 
     features = np.empty((len(images), SCATTERING_SIZE), np.float32)
-    for rows in _batches(len(images)):
+    for rows in pieces(len(images), _BATCH):
         features[rows] = _apart(scattering_rows, images[rows])
         progress("scattering features", rows.stop, len(images))
     charge(plan.teacher)
@@ -186,8 +187,9 @@ def look_privately(
     taught = teacher.predict(features)
     del features
     charge(plan.embedding)
-    sums = embedding_sums(embedding_rows, images, taught, lambda done, of: progress("private embedding", done, of))
-    sums += gaussian_noise(sums.shape, plan.embedding.noise_multiplier * plan.embedding.l2_sensitivity)
+    sums = _noisy_sums(
+        embedding_rows, images, taught, plan.embedding, lambda done, of: progress("private embedding", done, of)
+    )
     return _released(teacher, sums, (plan.teacher, plan.embedding))
 
 
@@ -214,10 +216,11 @@ def look_as_student(
     """
     from synthgen.features import scattering_rows
 
-    batches = [images[rows] for rows in _batches(len(images))]
+    batches = [images[rows] for rows in pieces(len(images), _BATCH)]
     taught = np.concatenate([release.teacher.predict(_apart(scattering_rows, batch)) for batch in batches])
-    sums = embedding_sums(embed, images, taught, lambda done, of: progress("private look of a student", done, of))
-    sums += gaussian_noise(sums.shape, mechanism.noise_multiplier * mechanism.l2_sensitivity)
+    sums = _noisy_sums(
+        embed, images, taught, mechanism, lambda done, of: progress("private look of a student", done, of)
+    )
     means = (sums / release.counts[:, None]).astype(np.float32)
     students = (*release.students, StudentRelease(weights, means))
     return replace(release, charged=(*release.charged, mechanism), students=students)
@@ -231,10 +234,18 @@ def embedding_sums(
     One image more or less changes one row by at most 1 in norm.
     """
     sums = np.zeros((NUM_CLASSES, embed(images[:1]).shape[1]))
-    for rows in _batches(len(images)):
+    for rows in pieces(len(images), _BATCH):
         sums += np.eye(NUM_CLASSES)[labels[rows]].T @ clip_rows(_apart(embed, images[rows]), 1.0)
         progress(rows.stop, len(images))
     return sums
+
+
+def _noisy_sums(
+    embed: Embed, images: Images, labels: Labels, mechanism: Mechanism, progress: Callable[[int, int], None]
+) -> npt.NDArray[np.float64]:
+    """The Gaussian mechanism over ``embedding_sums``."""
+    sums = embedding_sums(embed, images, labels, progress)
+    return sums + gaussian_noise(sums.shape, mechanism.noise_multiplier * mechanism.l2_sensitivity)
 
 
 def _apart(embed: Embed, images: Images) -> npt.NDArray[np.float32]:
@@ -250,7 +261,3 @@ def _released(teacher: Teacher, sums: npt.NDArray[np.float64], charged: tuple[Me
 
     counts = np.maximum(sums[:, 0] / COUNTING_WEIGHT, _LEAST_COUNT)
     return Release(teacher, (sums / counts[:, None]).astype(np.float32), counts.astype(np.float32), charged)
-
-
-def _batches(count: int) -> list[slice]:
-    return [slice(first, min(first + _BATCH, count)) for first in range(0, count, _BATCH)]
