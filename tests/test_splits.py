@@ -24,7 +24,7 @@ SPLITS = "train=300,test=50"
 
 @pytest.fixture
 def export_splits(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
+    monkeypatch.setattr("synthgen.sampling.loaded_generator", cheap_pixels)
 
     def export(out, file_format="npz", splits=SPLITS, **options):
         exports = plan_splits(tiny_checkpoint, splits, file_format=file_format, start=options.pop("start", 0))
@@ -171,7 +171,7 @@ def test_an_unprotected_checkpoint_needs_a_word(tiny_checkpoint, tmp_path):
 
 
 def test_the_command(tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
+    monkeypatch.setattr("synthgen.sampling.loaded_generator", cheap_pixels)
     command = [
         "export",
         "--checkpoint",
