@@ -96,22 +96,23 @@ def verify(
     )
 
 
-def claimed_count(folder: Path) -> int:
-    """How many images the manifests of a set's splits name; where a later one is spoilt, the first manifest alone.
+def claimed_content(folder: Path) -> tuple[int, str]:
+    """How many images the manifests of a set's splits name, and the format; where a later one is spoilt, of the first.
 
     Raises:
         VerificationError: there is no manifest, or not one that can be understood.
     """
     first = load_manifest(folder)
     try:
-        return sum(manifest.count for manifest in load_manifests(folder))
+        return sum(manifest.count for manifest in load_manifests(folder)), first.format
     except VerificationError:  # verify will say what is wrong with it
-        return first.count
+        return first.count, first.format
 
 
-def default_workers(count: int, files_only: bool = False) -> int:
+def default_workers(count: int, file_format: str, files_only: bool = False) -> int:
     """How many processes check ``count`` images soonest: one for every processor, fewer for small sets."""
-    return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if files_only else _READ_PER_WORKER)))
+    quick = files_only and file_format != "png"  # there, a file an image, opening takes longer than decoding
+    return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if quick else _READ_PER_WORKER)))
 
 
 def read_set(folder: Path, manifest: Manifest) -> Iterator[Batch]:
