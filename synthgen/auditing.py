@@ -150,6 +150,7 @@ def _prepare_look(recipe: Recipe, folder: Path | None, canaries: int, progress: 
     assert isinstance(recipe, StatisticsRecipe)
     import_tensorflow()
     plan = plan_matching(recipe, folder)
+    assert plan.data is not None  # only a plan on an earlier release has none
     mechanism = LookAudit(
         images=plan.data.images,
         labels=plan.data.labels,
