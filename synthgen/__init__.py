@@ -23,6 +23,11 @@ _HOME = {
     "load_checkpoint": "checkpoint",
     "plan_training": "training_plan",
     "train": "training",
+    "plan_matching": "matching_plan",
+    "plan_matching_anew": "matching_plan",
+    "train_by_matching": "matching_training",
+    "plan_private_training": "private_plan",
+    "train_privately": "private_training",
     "plan_export": "export_plan",
     "Job": "export_plan",
     "generate_shard": "shard_files",
@@ -61,10 +66,15 @@ __all__ = [
     "load_recipe",
     "merge",
     "plan_export",
+    "plan_matching",
+    "plan_matching_anew",
+    "plan_private_training",
     "plan_splits",
     "plan_training",
     "read_set",
     "train",
+    "train_by_matching",
+    "train_privately",
     "verify",
     "write_report",
 ]
@@ -78,6 +88,10 @@ if TYPE_CHECKING:
     from synthgen.export_plan import Job, plan_export
     from synthgen.generation import generate, generate_share, merge
     from synthgen.manifest import Manifest, load_manifest
+    from synthgen.matching_plan import plan_matching, plan_matching_anew
+    from synthgen.matching_training import train_by_matching
+    from synthgen.private_plan import plan_private_training
+    from synthgen.private_training import train_privately
     from synthgen.recipe import Recipe, builtin_recipes, load_recipe
     from synthgen.report import write_report
     from synthgen.shard_files import generate_shard

@@ -11,7 +11,7 @@ formal guarantee is claimed, over the whole privacy statement too, so that the c
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,8 +76,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the weights do not fit the recipe's architecture.
         """
-        arrays = _read_arrays(self.path / WEIGHTS_NAME)
-        if _identity(arrays, self.identified) != self.sha256:
+        arrays = dict(_read_arrays(self.path / WEIGHTS_NAME))
+        if _identity(arrays.items(), self.identified) != self.sha256:
             raise CheckpointError(f"{self.path}: changed while it was read; is a training at work there?")
         try:
             return Generator(self.recipe, arrays)
@@ -205,22 +205,23 @@ def weights_sha256(path: Path, identified: dict[str, Any]) -> str:
     return _identity(_read_arrays(path), identified)
 
 
-def _identity(arrays: Mapping[str, Array], identified: dict[str, Any]) -> str:
+def _identity(arrays: Iterable[tuple[str, Array]], identified: dict[str, Any]) -> str:
     digest = hashlib.sha256(sha256_of_json(identified).encode())
-    for name, array in arrays.items():
+    for name, array in arrays:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of a weights file in order of name; raises as ``weights_sha256``."""
+def _read_arrays(path: Path) -> Iterator[tuple[str, Array]]:
+    """The arrays of a weights file with their names, in order of these; raises as ``weights_sha256``."""
     try:
         with h5py.File(path, "r") as file:
             datasets = list(_own_datasets(file))
             if sum(dataset.nbytes for dataset in datasets) > _MAX_WEIGHT_BYTES:
                 raise ValueError("the arrays are larger than 1 GiB")
-            return {dataset.name: dataset[()] for dataset in datasets}
+            for dataset in datasets:
+                yield dataset.name, dataset[()]
     except MALFORMED as error:
         raise CheckpointError(f"{path}: no readable weights: {error}") from error
 
@@ -233,7 +234,7 @@ def _own_datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
         else:
             dataset = own_dataset(group, name)
             if dataset.dtype.kind not in "fiu":
-                raise ValueError(f"'{name}' is {dataset.dtype}; expected numbers")
+                raise ValueError(f"{name!r:.80} is {dataset.dtype}; expected numbers")
             yield dataset
 
 

@@ -80,7 +80,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train a generator on the real images; leaves a checkpoint, metrics and sample pictures."""
-    from synthgen.matching_plan import plan_matching, plan_matching_anew
+    from synthgen.matching_plan import plan_matching, plan_matching_anew, plan_matching_resumed
     from synthgen.recipe import (
         AdversarialRecipe,
         PrivateAdversarialRecipe,
@@ -101,6 +101,7 @@ def train(
     elif resume and recipe is None and not set_:
         out = out or Path("runs") / _DEFAULT_RECIPE
         chosen, begun_with = resumable_recipe(out)
+        anew = plan_matching_resumed(out)
         seed = begun_with if seed is None else seed
     else:
         chosen = load_recipe(recipe or _DEFAULT_RECIPE, set_ or [])

@@ -48,11 +48,13 @@ def run_in_processes(
         WorkerError: a process died.
     """
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each():
-        members = [_start(context, prepare) for _ in range(min(processes, len(tasks)))]
+    members: list[_Member] = []
     done: dict[int, Any] = {}
     given = yielded = 0
     try:
+        with _one_thread_each():
+            for _ in range(min(processes, len(tasks))):
+                members.append(_start(context, prepare))
         while yielded < len(tasks):
             for member in members:
                 if not member.busy and given < min(len(tasks), yielded + _TASKS_AHEAD * len(members)):
@@ -80,19 +82,23 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_environment_lock = threading.Lock()  # threads of one process may each start a crew
+
+
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Processes started meanwhile multiply matrices by one thread each: there are as many of them as processors."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with _environment_lock:
+        before = {name: os.environ.get(name) for name in _THREADS}
+        os.environ.update(dict.fromkeys(_THREADS, "1"))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def _start(context: Any, prepare: Prepare) -> _Member:

@@ -4,9 +4,12 @@ And TensorFlow itself, for the few who need it.
 """
 
 import contextlib
+import functools
+import hashlib
 import os
 import platform
 import sys
+import zlib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -21,13 +24,16 @@ _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", 
 def drawn_with() -> dict[str, str]:
     """What decides the pixels of a set and the bytes of its files: software, and the processor it runs on.
 
-    Pixels are promised to be the same where these are the same: another processor may round differently.
+    Pixels are promised to be the same where these are the same: another processor may round differently, and so may a
+    library that was told to take another's kernels, which only ``arithmetic`` shows.
     """
     return {
         "synthgen": _version("synthgen"),
         "python": platform.python_version(),
         **{name: _version(name) for name in _DRAWING},
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "blas": _blas(),
+        "arithmetic": _arithmetic(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "vector_instructions": " ".join(_vector_instructions()),
@@ -99,6 +105,17 @@ def _blas() -> str:
     """The library that multiplies numpy's matrices; numpy's version alone does not tell."""
     found: Any = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
+
+
+@functools.cache
+def _arithmetic() -> str:
+    """A digest of what products and exponentials, such as drawing is made of, come out as here, to the last bit."""
+    numbers = np.random.Generator(np.random.Philox(0)).random(1 << 16, np.float32) - np.float32(0.5)
+    digest = hashlib.sha256(np.exp(numbers).tobytes())
+    for rows, inner in ((96, 59), (48, 384), (16, 192), (9, 16)):
+        product = numbers[: rows * inner].reshape(rows, inner) @ numbers[-inner * 32 :].reshape(inner, 32)
+        digest.update(product.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _cpuinfo(field: str) -> str:

@@ -169,7 +169,9 @@ def is_own_file(folder: Path, name: str) -> bool:
     try:
         for parent in parents:
             path = f"{path}/{parent}"
-            if not stat.S_ISDIR(os.lstat(path).st_mode):
+            found = os.lstat(path)
+            junction: int = getattr(found, "st_reparse_tag", False)  # Windows' other kind of link
+            if not stat.S_ISDIR(found.st_mode) or junction:
                 return False
         return stat.S_ISREG(os.lstat(f"{path}/{last}").st_mode)
     except (FileNotFoundError, NotADirectoryError):

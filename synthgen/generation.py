@@ -26,7 +26,7 @@ from synthgen.export_plan import Export, Job, plan_export
 from synthgen.integrity import set_problems
 from synthgen.manifest import FileRecord, Manifest, manifest_documents
 from synthgen.outputs import LocalOutput, Output, open_output
-from synthgen.sampling import sample
+from synthgen.sampling import loaded_generator, sample
 from synthgen.shard_files import FinishedShard, Progress, finished_shard, generate_shard, write_shard
 from synthgen.shards import BLOCK_IMAGES, LabelRule, Shard, ShardPlan
 from synthgen.writers import write_sidecars
@@ -91,6 +91,7 @@ def generate(
         PrivacyError: the checkpoint claims less than its ledger proves.
     """
     expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
+    loaded_generator(checkpoint)  # what cannot be drawn from is refused before anything is written
     with one_line_errors(out):
         crew = _Crew(_expect_workers(workers, out, engine), engine, address)
         crew.expect_ready()  # before the claim: what is refused leaves nothing behind
@@ -142,6 +143,7 @@ def generate_share(
     if not 0 <= share < of:
         raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
     expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
+    loaded_generator(checkpoint)
     crew = _Crew(_expect_workers(workers, out), "local", None)
     indices = range(share, export.plan.shards, of)
     with one_line_errors(out):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
+from synthgen.errors import CheckpointError, UsageError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images
 from synthgen.recipe import Recipe
 from synthgen.shards import pieces
@@ -31,7 +32,7 @@ class Generator:
 
     Args:
         recipe: how it is built.
-        arrays: its weights, float32, by the names that Keras gives them in a weights file, such as
+        arrays: its weights by the names that Keras gives them in a weights file, such as
             ``/layers/dense/vars/0``.
 
     Raises:
@@ -78,18 +79,33 @@ class Generator:
         """Draw images (N, 28, 28) uint8 from latents (N, size) and labels (N,), or None where it is unconditional.
 
         Every chunk has one shape, so that a pixel depends on its own latent and label alone.
+
+        Raises:
+            UsageError: latents or labels of another shape, or labels beyond 9.
+            CheckpointError: the weights are too large to compute with.
         """
+        self._expect(latents, labels)
         images = np.empty((len(latents), IMAGE_SIDE, IMAGE_SIDE), np.uint8)
-        with self._lock, np.errstate(over="ignore"):  # exp may be infinite: the pixel is 0
+        classes = np.arange(NUM_CLASSES)[:, None]
+        with self._lock, np.errstate(over="ignore", invalid="ignore"):  # exp may be infinite: the pixel is 0
             for piece in pieces(len(latents), _CHUNK):
                 count = piece.stop - piece.start
                 self._inputs[: self._latent_size, :count] = latents[piece].T
-                if self._conditional:
-                    assert labels is not None
-                    classes = np.arange(NUM_CLASSES)[:, None]
+                if labels is not None:
                     self._inputs[self._latent_size : -1, :count] = labels[piece] == classes
                 images[piece] = self._draw()[..., :count].transpose(2, 0, 1)
         return images
+
+    def _expect(self, latents: Floats, labels: npt.NDArray[np.uint8] | None) -> None:
+        if latents.ndim != 2 or latents.shape[1] != self._latent_size:
+            raise UsageError(f"latents of shape {latents.shape}: expected (N, {self._latent_size})")
+        if (labels is not None) != self._conditional:
+            wanted = "a label for each image" if self._conditional else "no labels: the generator is unconditional"
+            raise UsageError(f"labels {'given' if labels is not None else 'missing'}: expected {wanted}")
+        if labels is not None and labels.shape != (len(latents),):
+            raise UsageError(f"labels of shape {labels.shape}: expected ({len(latents)},), one for each latent")
+        if labels is not None and not ((labels >= 0) & (labels < NUM_CLASSES)).all():
+            raise UsageError(f"labels from {labels.min()} to {labels.max()}: expected 0 to {NUM_CLASSES - 1}")
 
     def _draw(self) -> Images:
         """The images of one chunk, (28, 28, chunk)."""
@@ -99,6 +115,8 @@ class Generator:
         for stage in self._stages:
             hidden = _leaky_relu(stage(hidden))
         logits = self._last(hidden)
+        if not np.isfinite(logits).all():
+            raise CheckpointError("the generator's weights are so large that it draws no numbers; train it anew")
         pixels = np.exp(np.negative(logits, out=logits), out=logits)  # 255 · sigmoid, in place
         pixels += np.float32(1)
         return np.rint(np.divide(np.float32(255), pixels, out=pixels), out=pixels).astype(np.uint8)
@@ -201,10 +219,7 @@ class _Weights:
             raise ValueError(f"'{name}' is missing")
         if found.shape != shape:
             raise ValueError(f"'{name}' has shape {found.shape}; expected {shape}")
-        array = found.astype(np.float64)
-        if not np.isfinite(array).all():
-            raise ValueError(f"'{name}' holds numbers that are not finite")
-        return array
+        return found.astype(np.float64)
 
     def next(self, kind: str) -> None:
         """Go on to the next layer of a kind."""
@@ -214,15 +229,15 @@ class _Weights:
         """The next batch norm as the scale and shift that it comes down to once training is over."""
         gamma, beta, mean, variance = (self.take("batch_normalization", i, (channels,)) for i in range(4))
         self.next("batch_normalization")
-        if variance.min() < 0:
-            raise ValueError("a variance is negative")
+        if not variance.min() >= 0:
+            raise ValueError("a variance is negative or no number")
         scale = gamma / np.sqrt(variance + _BATCH_NORM_EPSILON)
         return scale, beta - mean * scale
 
     def expect_all_taken(self) -> None:
         """Raise ValueError where the file holds more than the recipe's layers."""
         if self._arrays:
-            raise ValueError(f"'{min(self._arrays)}' belongs to no layer")
+            raise ValueError(f"{min(self._arrays)!r:.80} belongs to no layer")
 
 
 def _taps(size: int, phase: int) -> dict[int, int]:
@@ -238,4 +253,8 @@ def _leaky_relu(hidden: Floats) -> Floats:
 
 
 def _float32(array: npt.NDArray[np.floating]) -> Floats:
-    return np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(converted).all():
+        raise ValueError("weights that are no finite numbers, by themselves or with batch norm folded in")
+    return converted

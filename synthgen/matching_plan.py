@@ -9,9 +9,10 @@ from synthgen.datasets import RealImages
 from synthgen.errors import RecipeError, UsageError
 from synthgen.privacy.accounting import Budget, calibrated, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME, Mechanism, OpenLedger
-from synthgen.privacy.release import LookPlan
-from synthgen.recipe import StatisticsRecipe, with_overrides
+from synthgen.privacy.release import RELEASE_NAME, LookPlan, Release
+from synthgen.recipe import Recipe, StatisticsRecipe, with_overrides
 from synthgen.training_plan import expect_enough, expect_training_seed, training_images
+from synthgen.training_state import read_header
 
 _CLIP_NORM = 1.0  # of the teacher's gradients; the embedding's sensitivity is 1 by construction
 
@@ -113,25 +114,48 @@ def plan_matching_anew(source: Path, overrides: Sequence[str] = (), seed: int = 
     Raises:
         UsageError: the seed is out of range, or the run is of another kind or not finished.
         RecipeError: an override is invalid, or changes what was looked at or at which price.
-        CheckpointError, PrivacyError: the run's checkpoint or ledger is spoilt.
+        CheckpointError, PrivacyError: the run's checkpoint, ledger or release is spoilt.
     """
     expect_training_seed(seed)
     checkpoint = load_checkpoint(source)
-    before = checkpoint.recipe
-    if not isinstance(before, StatisticsRecipe) or checkpoint.privacy.proof is None:
+    before, proof = checkpoint.recipe, checkpoint.privacy.proof
+    if not isinstance(before, StatisticsRecipe) or proof is None:
         raise UsageError(f"{source}: a run of recipe '{before.name}' releases no statistics to train on anew")
     recipe = with_overrides(before, overrides)
-    assert isinstance(recipe, StatisticsRecipe)
+    if not isinstance(recipe, StatisticsRecipe):
+        raise RecipeError(f"method: {recipe.method} trains on no release; expected {before.method}")
     for section in ("privacy", "look", "data"):
         if getattr(recipe, section) != getattr(before, section):
             raise RecipeError(f"{section}: what {source} released is released; another look is another run")
-    assert recipe.privacy is not None
+    plan = _plan_on(source, recipe, seed)
+    if plan.look.mechanisms != proof.ledger.mechanisms or len(plan.look.students) != recipe.look.students:
+        raise UsageError(f"{source}: its ledger holds other looks than its checkpoint; finish the run with --resume")
+    return plan
+
+
+def plan_matching_resumed(out: Path) -> MatchingPlan | None:
+    """The plan of the interrupted run in ``out`` where it was begun by ``plan_matching_anew``, else None.
+
+    Raises:
+        UsageError, RecipeError, PrivacyError: the run's state, ledger or release is spoilt.
+    """
+    header = read_header(out)
+    recipe = Recipe.from_dict(header["recipe"])
+    if not header.get("anew") or not isinstance(recipe, StatisticsRecipe):
+        return None
+    return _plan_on(out, recipe, int(header["seed"]))
+
+
+def _plan_on(source: Path, recipe: StatisticsRecipe, seed: int) -> MatchingPlan:
+    """A plan on the ledger and the release in ``source``."""
+    assert recipe.privacy is not None  # the recipe sees to it
     budget = Budget(recipe.privacy.epsilon, recipe.privacy.delta)
-    if not (source / LEDGER_NAME).is_file():
-        raise UsageError(f"{source}: no {LEDGER_NAME} here; expected the folder that synthgen train left")
-    teacher, embedding, *students = OpenLedger.open(source / LEDGER_NAME, budget).ledger.mechanisms
-    if len(students) != recipe.look.students:
-        raise UsageError(f"{source}: the run has not taken all of its looks; finish it with --resume")
+    for name in (LEDGER_NAME, RELEASE_NAME):
+        if not (source / name).is_file():
+            raise UsageError(f"{source}: no {name} here; expected the folder that synthgen train left")
+    ledger = OpenLedger.open(source / LEDGER_NAME, budget).ledger
+    Release.load(source / RELEASE_NAME).expect_outcome_of(ledger, source / RELEASE_NAME)
+    teacher, embedding, *students = ledger.mechanisms
     look = LookPlan(
         teacher=teacher,
         embedding=embedding,

@@ -21,15 +21,14 @@ from synthgen.matching import Match, Matching
 from synthgen.matching_plan import MatchingPlan
 from synthgen.pictures import save_contact_sheet
 from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
-from synthgen.privacy.release import Release, look_as_student, look_privately
+from synthgen.privacy.release import RELEASE_NAME, Release, look_as_student, look_privately
 from synthgen.private_folder import private_folder
 from synthgen.statement import PUBLIC, differential_privacy
 from synthgen.student import Student
-from synthgen.training import run_folder, sample_drawer
+from synthgen.training import sample_drawer
 from synthgen.training_plan import describe_private_images
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
-RELEASE_NAME = "release.h5"
 _PUBLIC = tuple(fact for fact in PUBLIC if fact != "equal class counts")  # they are released, with noise
 _STUDENTS_IMAGES = 20_000
 _LEAST_FREE_BYTES = 32 << 20  # 32 MiB: release, state, checkpoint and pictures
@@ -83,23 +82,25 @@ def train_by_matching(
         TrainingError: the folder cannot be written, or the distance is no number any more.
         Interrupted: stopped on request; go on with ``resume``.
     """
-    if plan.source is not None and not resume:
-        _adopt(plan.source, plan, out)
-        resume = True
-    with private_folder(out, plan.budget, resume) as ledger:
+    with private_folder(out, plan.budget, resume, may_hold=[] if plan.source is None else [RELEASE_NAME]) as ledger:
         if resume:
             _expect_same_run(plan, out, ledger)
+        elif plan.source is not None:
+            ledger = _adopt(plan.source, plan, out)
         run = _Run(plan, out, ledger, _release(plan, out, ledger, on_stage))
         return _play_on(run, on_stage, on_step, on_look, should_stop)
 
 
-def _adopt(source: Path, plan: MatchingPlan, out: Path) -> None:
+def _adopt(source: Path, plan: MatchingPlan, out: Path) -> OpenLedger:
     """Make ``out`` a run that has looked already: with the ledger of ``source``, its release, and no step done."""
-    with run_folder(out, resume=False):
-        for name in (LEDGER_NAME, RELEASE_NAME):
-            with publish(out / name) as partial:
-                shutil.copyfile(source / name, partial)
-        write_state(out, {**_identity(plan), "step": 0, "charged": Ledger(plan.look.mechanisms).to_list()}, {})
+    for name in (LEDGER_NAME, RELEASE_NAME):
+        with publish(out / name) as partial:
+            shutil.copyfile(source / name, partial)
+    ledger = OpenLedger.open(out / LEDGER_NAME, plan.budget)
+    write_state(
+        out, {**_identity(plan), "step": 0, "charged": ledger.ledger.to_list(), "anew": True}, {}
+    )  # last: all is there
+    return ledger
 
 
 def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStage) -> Release:
@@ -108,8 +109,7 @@ def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStag
     charged = ledger.ledger.mechanisms
     if path.exists():
         release = Release.load(path)
-        if release.charged != charged[: len(release.charged)] or len(release.charged) != 2 + len(release.students):
-            raise PrivacyError(f"{path}: not the outcome of this ledger; start anew in another --out")
+        release.expect_outcome_of(ledger.ledger, path)
         return release
     if charged:
         raise PrivacyError(
@@ -231,6 +231,7 @@ class _Run:
             "seconds": self._seconds,
             "history": [asdict(progress) for progress in self.history],
             "charged": self._ledger.ledger.to_list(),
+            "anew": self.plan.data is None,
         }
         write_state(self.out, header, self._matching.state())
         write_metrics(self.out, MatchingProgress, self.history)
@@ -275,6 +276,8 @@ def _expect_same_run(plan: MatchingPlan, out: Path, ledger: OpenLedger) -> None:
     if different:
         raise UsageError(f"{out}: holds a run with different {', '.join(different)}; choose another --out")
     charged = ledger.ledger.mechanisms
+    if plan.data is None and charged != plan.look.mechanisms:
+        raise UsageError(f"{out}: holds a run that looks for itself; go on without --release")
     before = Ledger.from_list(header["charged"]).mechanisms
     if charged != plan.look.mechanisms[: len(charged)] or before != charged[: len(before)]:
         raise PrivacyError(f"{out}: {LEDGER_NAME} is not this run's; start anew in another --out")

@@ -1,6 +1,6 @@
 """The folder of a private run: held alone, with the ledger of what the run has spent."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from synthgen.training import run_folder
 
 
 @contextmanager
-def private_folder(out: Path, budget: Budget, resume: bool) -> Iterator[OpenLedger]:
+def private_folder(out: Path, budget: Budget, resume: bool, *, may_hold: Collection[str] = ()) -> Iterator[OpenLedger]:
     """``run_folder`` with the ledger in it, of this run or of one that was killed before it had anything to save.
 
     Raises:
@@ -21,6 +21,6 @@ def private_folder(out: Path, budget: Budget, resume: bool) -> Iterator[OpenLedg
     """
     if resume and out.is_dir() and not (out / LEDGER_NAME).is_file():
         raise PrivacyError(f"{out}: {LEDGER_NAME} is missing, so what was spent is unknown; start in a new folder")
-    with run_folder(out, resume, may_hold=LEDGER_FILES):
+    with run_folder(out, resume, may_hold={*LEDGER_FILES, *may_hold}):
         yield OpenLedger.open(out / LEDGER_NAME, budget)
         (out / (LEDGER_NAME + ".lock")).unlink(missing_ok=True)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from synthgen.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint
-from synthgen.errors import CheckpointError
+from synthgen.environment import drawn_with
+from synthgen.errors import CheckpointError, UsageError
 from synthgen.generator import Generator
 from synthgen.networks import build_generator, pixel_function
 from synthgen.recipe import load_recipe
@@ -100,13 +101,20 @@ def test_the_number_of_threads_changes_no_pixel(tmp_path, recipe: str):
     assert len(told) == 1
 
 
+def fold_to_infinity(arrays) -> None:
+    arrays["/layers/dense/vars/0"][:] = 1
+    arrays["/layers/batch_normalization/vars/0"][:] = 3e38
+    arrays["/layers/batch_normalization/vars/3"][:] = 0
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (lambda arrays: arrays.pop("/layers/dense/vars/0"), "'/layers/dense/vars/0' is missing"),
         (lambda arrays: arrays.update({"/layers/lambda/vars/0": np.zeros(1)}), "belongs to no layer"),
-        (lambda arrays: arrays["/layers/dense/vars/0"].__setitem__((0, 0), np.nan), "not finite"),
+        (lambda arrays: arrays["/layers/dense/vars/0"].__setitem__((0, 0), np.nan), "no finite numbers"),
         (lambda arrays: arrays["/layers/batch_normalization/vars/3"].__setitem__(0, -1), "variance is negative"),
+        (lambda arrays: fold_to_infinity(arrays), "no finite numbers"),
         (lambda arrays: arrays.update({"/layers/dense/vars/0": np.zeros((3, 3))}), r"has shape \(3, 3\); expected"),
     ],
 )
@@ -126,3 +134,47 @@ def test_weights_that_change_behind_the_checkpoints_back_are_refused(tmp_path, t
         file["layers/dense/vars/0"][0, 0] += 1
     with pytest.raises(CheckpointError, match="changed while it was read"):
         checkpoint.generator()
+
+
+def test_weights_too_large_to_compute_with_give_no_black_images(tmp_path, tiny_recipe):
+    model = build_generator(tiny_recipe)
+    for variable in model.weights:
+        variable.assign(np.full(variable.shape, 1e30 if "kernel" in variable.path else 1.0, np.float32))
+    checkpoint = save_checkpoint(tmp_path / "huge", model, tiny_recipe, no_guarantee("nothing"), {})
+    with pytest.raises(CheckpointError, match="no numbers"):
+        checkpoint.generator()(*inputs(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("latents_shape", "labels", "reason"),
+    [
+        ((3, 1), [0, 1, 2], r"latents of shape \(3, 1\): expected \(N, \d+\)"),
+        ((3, None), [0], r"labels of shape \(1,\): expected \(3,\)"),
+        ((3, None), [0, 1, 10], "labels from 0 to 10: expected 0 to 9"),
+        ((3, None), None, "labels missing: expected a label for each image"),
+    ],
+)
+def test_inputs_that_cannot_be_are_refused(tiny_checkpoint, latents_shape, labels, reason: str):
+    noise = np.zeros([size or tiny_checkpoint.recipe.latent.size for size in latents_shape], np.float32)
+    with pytest.raises(UsageError, match=reason):
+        tiny_checkpoint.generator()(noise, None if labels is None else np.array(labels))
+
+
+def test_an_unconditional_generator_takes_no_labels(unlabelled_checkpoint):
+    noise = np.zeros((2, unlabelled_checkpoint.recipe.latent.size), np.float32)
+    with pytest.raises(UsageError, match="labels given: expected no labels"):
+        unlabelled_checkpoint.generator()(noise, np.zeros(2, np.uint8))
+
+
+def arithmetic(**environment: str) -> str:
+    code = "from synthgen.environment import drawn_with; print(drawn_with()['arithmetic'])"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_other_kernels_of_the_library_are_other_arithmetic():
+    """They round otherwise, so a set must not be gone on with, nor be called false, as if nothing had changed."""
+    here = drawn_with()
+    assert arithmetic(OPENBLAS_NUM_THREADS="1") == here["arithmetic"]
+    if "openblas" in here["blas"] and "avx2" in here["vector_instructions"]:
+        assert arithmetic(OPENBLAS_CORETYPE="Prescott") != here["arithmetic"]

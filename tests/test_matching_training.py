@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from conftest import DATA, SAMPLE
@@ -12,11 +13,11 @@ from synthgen.cli import app
 from synthgen.datasets import load_real_images
 from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
 from synthgen.features import embedding_rows
-from synthgen.matching_plan import plan_matching, plan_matching_anew
+from synthgen.matching_plan import plan_matching, plan_matching_anew, plan_matching_resumed
 from synthgen.matching_training import RELEASE_NAME, train_by_matching
 from synthgen.privacy import release as release_module
-from synthgen.privacy.accounting import epsilon_of
-from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
+from synthgen.privacy.accounting import Budget, epsilon_of
+from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
 from synthgen.privacy.release import Release, embedding_sums, look_privately
 from synthgen.recipe import load_recipe
 from synthgen.training_state import STATE_NAME
@@ -221,7 +222,7 @@ def test_a_ledger_or_a_release_of_another_run_is_refused(plan, same_noise, unbro
     release = Release.load(out / RELEASE_NAME)
     less_noise = replace(release.charged[1], noise_multiplier=0.01)
     replace(release, charged=(release.charged[0], less_noise, release.charged[2])).save(out / RELEASE_NAME)
-    with pytest.raises(PrivacyError, match="not the outcome of this ledger"):
+    with pytest.raises(PrivacyError, match="not the outcome of the ledger"):
         train_by_matching(plan, out, resume=True)
 
 
@@ -304,7 +305,10 @@ def test_a_run_anew_resumes_without_the_images(unbroken, tmp_path):
     asked = iter([False] * 4 + [True])
     with pytest.raises(Interrupted):
         train_by_matching(plan, tmp_path / "broken", should_stop=lambda: next(asked))
-    resumed = train_by_matching(plan_matching_anew(unbroken.path), tmp_path / "broken", resume=True)
+    anew = plan_matching_resumed(tmp_path / "broken")  # the folder itself holds all that is needed
+    assert anew is not None
+    assert anew.data is None
+    resumed = train_by_matching(anew, tmp_path / "broken", resume=True)
     assert resumed.sha256 == whole.sha256
 
 
@@ -314,6 +318,7 @@ def test_a_run_anew_resumes_without_the_images(unbroken, tmp_path):
         ("look.students=2", "look: what .* is released; another look is another run"),
         ("privacy.epsilon=3", "privacy: what .* is released"),
         ("data.holdout=10", "data: what .* is released"),
+        ("method=adversarial", "expected"),
     ],
 )
 def test_what_was_released_is_not_changed_afterwards(unbroken, change: str, message: str):
@@ -332,3 +337,56 @@ def test_a_release_is_wanted_where_one_is_named(unbroken, tiny_checkpoint, priva
     assert "goes without --recipe, --data, --epsilon and --delta" in str(result.exception)
     result = CliRunner().invoke(app, ["train", "--release", str(unbroken.path), "--dry-run"])
     assert result.exit_code == 0, result.output
+
+
+def test_a_run_that_looks_for_itself_is_no_run_anew(unbroken, plan, tmp_path):
+    asked = iter([False, True])
+    with pytest.raises(Interrupted):
+        train_by_matching(plan, tmp_path / "own", should_stop=lambda: next(asked))
+    assert plan_matching_resumed(tmp_path / "own") is None
+    anew = plan_matching_anew(unbroken.path, seed=3)
+    with pytest.raises(UsageError, match="holds a run that looks for itself; go on without --release"):
+        train_by_matching(anew, tmp_path / "own", resume=True)
+
+
+def test_a_ledger_that_is_not_the_checkpoints_is_refused(unbroken, tmp_path):
+    """Its hash needs no key, so that it alone could claim anything."""
+    run = shutil.copytree(unbroken.path, tmp_path / "run")
+    (run / LEDGER_NAME).unlink()
+    forged = OpenLedger.open(run / LEDGER_NAME, Budget(2.0, 1e-5))
+    mechanisms = [
+        replace(m, noise_multiplier=20 * m.noise_multiplier) for m in unbroken.privacy.proof.ledger.mechanisms
+    ]
+    for mechanism in mechanisms:
+        forged.charge(mechanism)
+    replace(Release.load(run / RELEASE_NAME), charged=tuple(mechanisms)).save(run / RELEASE_NAME)
+    with pytest.raises(UsageError, match="its ledger holds other looks than its checkpoint"):
+        plan_matching_anew(run)
+
+
+@pytest.mark.parametrize("name", [LEDGER_NAME, RELEASE_NAME])
+def test_what_a_run_anew_needs_is_looked_for_before_anything_is_written(unbroken, tmp_path, name: str):
+    run = shutil.copytree(unbroken.path, tmp_path / "run")
+    (run / name).unlink()
+    with pytest.raises(UsageError, match=f"no {name} here"):
+        plan_matching_anew(run)
+
+
+def test_a_release_of_huge_arrays_is_refused(unbroken, tmp_path):
+    path = tmp_path / RELEASE_NAME
+    shutil.copy(unbroken.path / RELEASE_NAME, path)
+    with h5py.File(path, "r+") as file:
+        del file["weights"]
+        file.create_dataset("weights", (1 << 40,), "f4", chunks=(1024,))
+    with pytest.raises(PrivacyError, match="no readable release"):
+        Release.load(path)
+
+
+def test_a_release_without_a_students_look_that_was_cut_short_is_its_ledgers_outcome(unbroken):
+    release = Release.load(unbroken.path / RELEASE_NAME)
+    teacher, embedding, student = release.charged
+    lost = replace(student, name="student that was killed")
+    release.expect_outcome_of(Ledger((teacher, embedding, lost, student)), unbroken.path)
+    for ledger in (Ledger((teacher, embedding)), Ledger((embedding, teacher, student))):
+        with pytest.raises(PrivacyError, match="not the outcome of the ledger"):
+            release.expect_outcome_of(ledger, unbroken.path)

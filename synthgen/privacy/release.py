@@ -23,6 +23,7 @@ import numpy.typing as npt
 from synthgen.errors import PrivacyError
 from synthgen.fashion import NUM_CLASSES, Images, Labels, StageProgress
 from synthgen.files import MALFORMED, publish
+from synthgen.hdf5 import own_dataset
 from synthgen.privacy.ledger import Ledger, Mechanism
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
 from synthgen.privacy.teacher import Teacher, Watch, train_teacher
@@ -99,6 +100,16 @@ class Release:
                 for j, array in enumerate(student.weights):
                     group[f"weights/{j:03d}"] = array
 
+    def expect_outcome_of(self, ledger: Ledger, path: Path) -> None:
+        """Raise PrivacyError unless the ledger holds all that this release, read from ``path``, came of.
+
+        A student's look that was cut short is charged and released nothing.
+        """
+        charges = iter(ledger.mechanisms)
+        found = all(mechanism in charges for mechanism in self.charged) and self.charged[:2] == ledger.mechanisms[:2]
+        if not found or len(self.charged) != 2 + len(self.students):
+            raise PrivacyError(f"{path}: not the outcome of the ledger beside it; start anew in another --out")
+
     @classmethod
     def load(cls, path: Path) -> "Release":
         """Read a release back.
@@ -108,13 +119,13 @@ class Release:
         """
         try:
             with h5py.File(path, "r") as file:
-                weights, bias, means, counts = (np.asarray(file[name][()], np.float32) for name in _NAMES)
+                weights, bias, means, counts = (_array(file, name) for name in _NAMES)
                 charged = Ledger.from_list(json.loads(file.attrs["charged"])).mechanisms
                 groups = [file[f"students/{i}"] for i in range(len(file.get("students", ())))]
                 students = tuple(
                     StudentRelease(
-                        tuple(np.asarray(group["weights"][name][()]) for name in sorted(group["weights"])),
-                        np.asarray(group["means"][()], np.float32),
+                        tuple(_array(group["weights"], name) for name in sorted(group["weights"])),
+                        _array(group, "means"),
                     )
                     for group in groups
                 )
@@ -145,7 +156,16 @@ class Release:
         return self.teacher.weights, self.teacher.bias, self.means, self.counts
 
 
+RELEASE_NAME = "release.h5"
 _NAMES = ("weights", "bias", "means", "counts")
+_MAX_ARRAY_BYTES = 16 << 20  # 16 MiB; the largest has a fiftieth of it
+
+
+def _array(group: h5py.Group, name: str) -> npt.NDArray[np.float32]:
+    dataset = own_dataset(group, name)
+    if dataset.nbytes > _MAX_ARRAY_BYTES or dataset.dtype.kind != "f":
+        raise ValueError(f"{name!r:.80} is {dataset.dtype} of shape {dataset.shape}")
+    return np.asarray(dataset[()], np.float32)
 
 
 def look_privately(
