@@ -8,6 +8,7 @@ replica's weighted with its share of the rows. The replicas come from ``tf.distr
 import contextlib
 import functools
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -174,18 +175,15 @@ def _open(strategy: Strategy) -> tf.distribute.Strategy:
 # devices take each other's tensors.
 @functools.cache
 def _workers() -> tf.distribute.Strategy:
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    except RuntimeError as error:  # of TensorFlow, where it has begun to work; a port that is taken
+        with _plain_signals():
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:  # TensorFlow has begun to work in this process
         raise UsageError(f"strategy multi-worker: cannot join the workers of TF_CONFIG: {error!s:.200}") from error
-    except tf.errors.OpError as error:
+    except tf.errors.OpError as error:  # a port that is taken, a name that is nobody's
         raise UsageError(
             f"strategy multi-worker: cannot join the workers of TF_CONFIG: {error.message:.200}"
         ) from error
-    with contextlib.suppress(ValueError):  # not the main thread, where nobody listens to signals
-        signal.signal(signal.SIGTERM, on_sigterm)  # TensorFlow took it, to tell the others of it, whom we tell
-    return strategy
 
 
 @functools.cache
@@ -205,6 +203,23 @@ def _devices(replicas: int | None) -> tuple[str, ...]:
         kind = "GPUs" if graphics else "devices of the processor that TensorFlow was started with in this process"
         raise UsageError(f"replicas {replicas}: expected at most the {len(names)} {kind}")
     return names[:replicas]
+
+
+@contextlib.contextmanager
+def _plain_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the process, which may wait for the other workers for ever, deaf to Python's handlers.
+
+    And take SIGTERM back from TensorFlow, which keeps it to itself from then on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _part_of_this_replica(count: tf.Tensor) -> Part:

@@ -143,8 +143,8 @@ def _replicas(strategy: Strategy, plan: TrainingPlan) -> "Replicas":
     smallest = len(plan.data) % size or size
     if smallest < replicas.count:
         raise UsageError(
-            f"training.batch_size = {size}: an epoch's last batch has {smallest} of {len(plan.data):,} images; expected at "
-            f"least one for each of the {replicas.count} replicas; choose another batch size or fewer devices"
+            f"training.batch_size = {size}: an epoch's last batch has {smallest} of {len(plan.data):,} images; expected "
+            f"at least one for each of the {replicas.count} replicas; choose another size or fewer devices"
         )
     return replicas
 
