@@ -76,7 +76,7 @@ build: install ## Build the wheel and the source archive into dist/
 
 lock: $(TOOLS)/installed ## Write the locks in constraints/ anew from the bounds in pyproject.toml
 	$(COMPILE) --extra dev --output-file constraints/ci.txt pyproject.toml
-	$(COMPILE) --output-file constraints/runtime.txt pyproject.toml
+	$(COMPILE) --constraint constraints/ci.txt --output-file constraints/runtime.txt pyproject.toml
 
 audit: $(TOOLS)/installed ## Look every locked package up among the known vulnerabilities; see docs/supply-chain.md
 	$(TOOLS)/bin/python -m pip_audit --disable-pip --require-hashes --requirement constraints/ci.txt

@@ -80,6 +80,41 @@ for name, write in (("tfrecord", tfrecord), ("hdf5", hdf5), ("npz", npz), ("png"
 print(json.dumps(seconds))
 """
 
+DRAW = """
+import json, os, sys, time
+os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+import synthgen
+from synthgen.sampling import block_sampler
+from synthgen.shards import LabelRule, latents
+
+checkpoint, rule, block = synthgen.load_checkpoint(), LabelRule.parse("balanced"), 256
+
+def best(draw):
+    draw(0)
+    seconds = []
+    for i in range(20):
+        began = time.perf_counter()
+        draw(i)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) / block * 1e6
+
+told = {"numpy": best(block_sampler(checkpoint, 0, rule))}
+import tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(1)
+from synthgen.networks import pixel_function
+function = pixel_function(checkpoint.keras_model(), checkpoint.recipe, block)
+size = checkpoint.recipe.latent.size
+told["keras"] = best(lambda i: function(latents(0, i, size, "gaussian"), rule.labels(0, i)))
+a = tf.random.normal((2048, 2048))
+multiply = tf.function(lambda x: tf.matmul(x, a))
+multiply(a)
+began = time.perf_counter()
+for _ in range(10):
+    multiply(a).numpy()
+told["floor"] = checkpoint.recipe.generator_flops / (10 * 2 * 2048**3 / (time.perf_counter() - began)) * 1e6
+print(json.dumps(told))
+"""
+
 MATMUL = """
 import time, tensorflow as tf
 a = tf.random.normal((2048, 2048))
@@ -104,6 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as name:
         scratch = Path(name)
         start_up(scratch)
+        drawing()
         compare(scratch, options.count, options.workers)
         if options.long:
             grow(scratch, options.workers)
@@ -116,6 +152,15 @@ def start_up(scratch: Path) -> None:
     for command in (*FAST_COMMANDS, ("verify", scratch / "hundred")):
         best = min(synthgen_seconds(*command)[0] for _ in range(3))
         print(f"| `synthgen {' '.join(Path(str(word)).name for word in command)}` | {best:.2f} | {START_LIMIT_S} |")
+
+
+def drawing() -> None:
+    """What an image costs one processor to draw, and nothing else."""
+    told = json.loads(python(DRAW))
+    print("\n| one image on one thread | µs | of the floor |\n|---|---|---|")
+    names = {"numpy": "ours, in numpy", "keras": "the Keras model, in TensorFlow", "floor": "its multiplications alone"}
+    for key, name in names.items():
+        print(f"| {name} | {told[key]:.0f} | {told[key] / told['floor']:.1f}× |", flush=True)
 
 
 def compare(scratch: Path, count: int, workers: int | None) -> None:

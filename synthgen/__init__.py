@@ -11,7 +11,7 @@ The names below are the public ones; they are imported when first used, and Tens
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "SynthgenError": "errors",

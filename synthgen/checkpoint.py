@@ -11,17 +11,19 @@ formal guarantee is claimed, over the whole privacy statement too, so that the c
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from synthgen.environment import import_tensorflow
 from synthgen.errors import CheckpointError, RecipeError
 from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
+from synthgen.generator import Generator
 from synthgen.hdf5 import own_dataset
 from synthgen.recipe import Recipe
 from synthgen.statement import UNPROTECTED, PrivacyStatement
@@ -29,6 +31,7 @@ from synthgen.statement import UNPROTECTED, PrivacyStatement
 if TYPE_CHECKING:
     import keras
 
+Array = npt.NDArray[np.generic]
 DEFAULT_CHECKPOINT = "private"
 METADATA_NAME, WEIGHTS_NAME, SAMPLES_NAME = "checkpoint.json", "generator.weights.h5", "samples.png"
 SCHEMA_VERSION = 1
@@ -67,8 +70,22 @@ class Checkpoint:
         """Whether it came with the package."""
         return self.path.resolve().parent == _builtin_folder().resolve()
 
-    def generator(self) -> "keras.Model":
-        """Build the generator and load its weights (imports TensorFlow).
+    def generator(self) -> Generator:
+        """The generator, ready to draw (without TensorFlow).
+
+        Raises:
+            CheckpointError: the weights do not fit the recipe's architecture.
+        """
+        arrays = _read_arrays(self.path / WEIGHTS_NAME)
+        if _identity(arrays, self.identified) != self.sha256:
+            raise CheckpointError(f"{self.path}: changed while it was read; is a training at work there?")
+        try:
+            return Generator(self.recipe, arrays)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {error}") from error
+
+    def keras_model(self) -> "keras.Model":
+        """The generator as a Keras model, to train on or to look into (imports TensorFlow).
 
         Raises:
             CheckpointError: the weights do not fit the recipe's architecture.
@@ -185,18 +202,27 @@ def weights_sha256(path: Path, identified: dict[str, Any]) -> str:
     Raises:
         CheckpointError: the file is missing, no HDF5, too large, or reaches outside itself.
     """
+    return _identity(_read_arrays(path), identified)
+
+
+def _identity(arrays: Mapping[str, Array], identified: dict[str, Any]) -> str:
     digest = hashlib.sha256(sha256_of_json(identified).encode())
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of a weights file in order of name; raises as ``weights_sha256``."""
     try:
         with h5py.File(path, "r") as file:
             datasets = list(_own_datasets(file))
             if sum(dataset.nbytes for dataset in datasets) > _MAX_WEIGHT_BYTES:
                 raise ValueError("the arrays are larger than 1 GiB")
-            for dataset in datasets:
-                digest.update(f"{dataset.name} {dataset.dtype.str} {dataset.shape}\n".encode())
-                digest.update(np.ascontiguousarray(dataset[()]).tobytes())
+            return {dataset.name: dataset[()] for dataset in datasets}
     except MALFORMED as error:
         raise CheckpointError(f"{path}: no readable weights: {error}") from error
-    return digest.hexdigest()
 
 
 def _own_datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:

@@ -355,12 +355,12 @@ def verify(
 ) -> None:
     """Prove from its manifest that a set is what it claims; exit code 1 if it is not."""
     from synthgen.checkpoint import load_checkpoint
-    from synthgen.verification import claimed_count, default_workers
+    from synthgen.verification import claimed_content, default_workers
     from synthgen.verification import verify as verify_
 
     source = load_checkpoint(checkpoint) if checkpoint else None
-    count = claimed_count(folder)
-    workers = workers or default_workers(count, files_only)
+    count, file_format = claimed_content(folder)
+    workers = workers or default_workers(count, file_format, files_only)
     with _bar(count, "image") as bar:
         report = verify_(
             folder,

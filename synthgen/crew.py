@@ -1,9 +1,10 @@
 """A crew: processes that each prepare once (load a generator, say) and then work through tasks, results in order.
 
-They are spawned, not forked: TensorFlow does not survive a fork. None outlives the process that started it, however
+They are spawned, not forked: threads do not survive a fork. None outlives the process that started it, however
 that one ends, and a process that dies ends the whole crew with one line.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ Progress = Callable[[int], None]
 Act = Callable[[Any, Progress], Any]  # (task, progress) → result
 Prepare = Callable[[], Act]  # called once in each process; must be picklable
 
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _TASKS_AHEAD = 4  # of the next result, a process: bounds what waits in memory when one task takes long
 
 
@@ -46,7 +48,8 @@ def run_in_processes(
         WorkerError: a process died.
     """
     context = multiprocessing.get_context("spawn")
-    members = [_start(context, prepare) for _ in range(min(processes, len(tasks)))]
+    with _one_thread_each():
+        members = [_start(context, prepare) for _ in range(min(processes, len(tasks)))]
     done: dict[int, Any] = {}
     given = yielded = 0
     try:
@@ -75,6 +78,21 @@ def run_in_processes(
 def available_cpus() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started meanwhile multiply matrices by one thread each: there are as many of them as processors."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start(context: Any, prepare: Prepare) -> _Member:

@@ -14,7 +14,7 @@ from typing import Any
 from synthgen.checkpoint import DEFAULT_CHECKPOINT, builtin_checkpoints, load_checkpoint
 from synthgen.crew import available_cpus
 from synthgen.datasets import find_data, load_real_images
-from synthgen.environment import made_with
+from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import SynthgenError
 from synthgen.generation import generate, plan_export
 from synthgen.shards import BLOCK_IMAGES, ShardPlan, default_shards
@@ -92,6 +92,7 @@ def diagnose(
         *_environment(),
         _checked("real images", lambda: _data_finding(data), otherwise=NOTE, cure="; only training needs them"),
         *(_checked("checkpoint", partial(_checkpoint_finding, name)) for name in names),
+        _checked("TensorFlow", _tensorflow_finding, otherwise=NOTE, cure="; only training and evaluation need it"),
         _checked(f"disk for {count:,} images", lambda: _disk_finding(out, count, file_format)),
         _checked("round trip", lambda: _round_trip_finding(name, file_format)),
     ]
@@ -112,7 +113,7 @@ def _checked(name: str, find: Callable[[], str], otherwise: str = PROBLEM, cure:
     """Run one check; what goes wrong in it is its finding."""
     try:
         return Check(name=name, state=OK, finding=find())
-    except Exception as error:  # a broken TensorFlow raises what it likes, and to say so is what this is for
+    except Exception as error:  # broken libraries raise what they like, and to say so is what this is for
         kind = "" if isinstance(error, SynthgenError | OSError) else f"{type(error).__name__}: "
         return Check(name=name, state=otherwise, finding=kind + " ".join(str(error).split()) + cure)
 
@@ -126,6 +127,14 @@ def _data_finding(folder: Path | None) -> str:
 def _checkpoint_finding(name: str) -> str:
     checkpoint = load_checkpoint(name)
     return f"{checkpoint.name} {checkpoint.sha256}, guarantee: {checkpoint.privacy.guarantee}"
+
+
+def _tensorflow_finding() -> str:
+    began = time.monotonic()
+    import_tensorflow()
+    import tensorflow as tf
+
+    return f"started in {time.monotonic() - began:.1f} s, GPUs: {len(tf.config.list_physical_devices('GPU'))}"
 
 
 def _disk_finding(out: Path, count: int, file_format: str) -> str:

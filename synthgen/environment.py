@@ -10,25 +10,35 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-_LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "h5py")
+import numpy as np
+
+_DRAWING, _TRAINING = ("numpy", "h5py"), ("tensorflow", "keras", "pillow")
 _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "sve")
 
 
-def made_with() -> dict[str, str]:
-    """Versions of synthgen, Python and the libraries, and the processor with its vector instructions.
+def drawn_with() -> dict[str, str]:
+    """What decides the pixels of a set and the bytes of its files: software, and the processor it runs on.
 
     Pixels are promised to be the same where these are the same: another processor may round differently.
     """
-    libraries = {name: _version(name) for name in _LIBRARIES}
     return {
         "synthgen": _version("synthgen"),
         "python": platform.python_version(),
-        **libraries,
+        **{name: _version(name) for name in _DRAWING},
+        "blas": _blas(),
         "system": f"{platform.system()} {platform.machine()}",
-        "device": "CPU",  # also where there is a GPU: networks.pixel_function places every drawing there
         "processor": _processor(),
         "vector_instructions": " ".join(_vector_instructions()),
+    }
+
+
+def made_with() -> dict[str, str]:
+    """What else a training depends on, beside ``drawn_with``."""
+    return {
+        **drawn_with(),
+        **{name: _version(name) for name in _TRAINING},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),  # other kernels, other rounding
     }
 
@@ -46,20 +56,10 @@ def import_tensorflow() -> None:
 _lean = False
 
 
-def begin_lean_process(threads: int | None = None) -> None:
-    """Say that this process is synthgen's own, so that TensorFlow need not be able to do all that it can.
-
-    Args:
-        threads: how many threads TensorFlow may use in an operation; imports it. None: as many as it likes.
-    """
+def begin_lean_process() -> None:
+    """Say that this process is synthgen's own, so that TensorFlow need not be able to do all that it can."""
     global _lean
     _lean = True
-    if threads is not None:
-        import_tensorflow()
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 @contextlib.contextmanager
@@ -93,6 +93,12 @@ def _version(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def _blas() -> str:
+    """The library that multiplies numpy's matrices; numpy's version alone does not tell."""
+    found: Any = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
 
 
 def _cpuinfo(field: str) -> str:

@@ -8,6 +8,8 @@
 import io
 from collections.abc import Iterator
 
+import google_crc32c
+
 _MAX_RECORD_BYTES = 1 << 16  # a 28×28 PNG takes about 600
 _BYTES_LIST, _INT64_LIST = 1, 3
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -33,8 +35,14 @@ def parse_example(record: bytes) -> tuple[bytes, int | None]:
     return _parse_own(record) or _parse_any(record)
 
 
+def record_bytes(data: bytes) -> bytes:
+    """One TFRecord: the data's length (u64) and its checksum (u32), the data and its checksum (u32)."""
+    length = len(data).to_bytes(8, "little")
+    return length + _masked_crc(length) + data + _masked_crc(data)
+
+
 def next_record(stream: io.BufferedReader) -> bytes | None:
-    """One TFRecord: length (u64), its checksum (u32), data, its checksum (u32). SHA-256 guards the whole file."""
+    """The data of one TFRecord, its checksums unread: SHA-256 guards the whole file."""
     header = stream.read(12)
     if not header:
         return None
@@ -45,6 +53,12 @@ def next_record(stream: io.BufferedReader) -> bytes | None:
     if len(data) < length + 4:
         raise ValueError("the last record is cut short")
     return data[:length]
+
+
+def _masked_crc(data: bytes) -> bytes:
+    """CRC-32C, turned and shifted as the format wants it so that a checksum of checksums stays sound."""
+    crc: int = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def _entry(key: bytes, kind: int, value: bytes) -> bytes:

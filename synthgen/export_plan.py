@@ -7,7 +7,7 @@ from typing import Any
 
 from synthgen.checkpoint import Checkpoint, load_checkpoint
 from synthgen.datasets import MAX_IDX_IMAGES
-from synthgen.environment import made_with
+from synthgen.environment import drawn_with
 from synthgen.errors import CheckpointError, ExportError, RecipeError, UsageError
 from synthgen.files import sha256_of_json
 from synthgen.manifest import CheckpointRecord
@@ -118,7 +118,7 @@ class Job:
             ),
             location=checkpoint.name if checkpoint.is_builtin else str(checkpoint.path.resolve()),
             privacy=checkpoint.privacy,
-            made_with=made_with(),  # a set drawn half here, half elsewhere would be reproducible nowhere
+            made_with=drawn_with(),  # a set drawn half here, half elsewhere would be reproducible nowhere
         )
 
     @property
@@ -193,7 +193,7 @@ class Job:
 
 @functools.lru_cache(maxsize=4)
 def _source(location: str, sha256: str, expected: tuple[tuple[str, str], ...]) -> Checkpoint:
-    here = made_with()
+    here = drawn_with()
     if different := [f"{k} {v} (here {here.get(k)})" for k, v in expected if here.get(k) != v]:
         raise ExportError(
             f"the export was begun with {', '.join(different)}: pixels may be rounded otherwise here; "

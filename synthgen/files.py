@@ -10,6 +10,7 @@ import hashlib
 import json
 import lzma
 import os
+import stat
 import struct
 import tempfile
 import tokenize
@@ -161,8 +162,18 @@ def is_inside(name: str) -> bool:
 
 def is_own_file(folder: Path, name: str) -> bool:
     """Whether ``folder / name`` is a plain file that really lies there, not a pipe and not reached through a link."""
-    path = folder / name
-    return path.is_file() and path.resolve() == folder.resolve() / name
+    if not is_inside(name):
+        return False
+    *parents, last = name.split("/")
+    path = str(folder)
+    try:
+        for parent in parents:
+            path = f"{path}/{parent}"
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                return False
+        return stat.S_ISREG(os.lstat(f"{path}/{last}").st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def remove_litter(folder: Path) -> None:

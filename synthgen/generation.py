@@ -21,7 +21,6 @@ from synthgen.cards import write_cards
 from synthgen.checkpoint import Checkpoint
 from synthgen.claim import JOB_NAME, WORK_FOLDER, expect_same_job, read_job
 from synthgen.crew import Act, available_cpus, run_in_processes
-from synthgen.environment import begin_lean_process
 from synthgen.errors import ExportError, UsageError, WorkerError
 from synthgen.export_plan import Export, Job, plan_export
 from synthgen.integrity import set_problems
@@ -45,8 +44,8 @@ __all__ = [
 
 OnShard = Callable[[int, int], None]  # (shards done, of)
 
-_IMAGES_PER_WORKER = 8_000  # fewer are drawn sooner than one more process has started
-_MAX_DEFAULT_WORKERS = 8  # each takes 0.6 GB
+_IMAGES_PER_WORKER = 3_000  # fewer are drawn sooner than one more process has started
+_MAX_DEFAULT_WORKERS = 8  # more wait for the disk
 _BLOCKS_PER_PIECE = 8  # what one task of a drawing process gives: 2,048 images, 1.6 MB
 
 
@@ -286,8 +285,7 @@ class _Crew:
         if self.workers is None or self.workers == 1:
             return (generate_shard(job, index, output, progress) for index in indices)
         if len(indices) >= self.workers:
-            task = _ShardWork(job, out, self._threads)
-            return run_in_processes(task, indices, processes=self.workers, progress=progress)
+            return run_in_processes(_ShardWork(job, out), indices, processes=self.workers, progress=progress)
         return self._few_shards(job, output, indices, progress)
 
     def _few_shards(
@@ -298,7 +296,7 @@ class _Crew:
         finished = {shard.index: finished_shard(job, shard, output) for shard in shards}
         pieces = {shard.index: list(_pieces(shard)) for shard in shards if finished[shard.index] is None}
         tasks = [piece for some in pieces.values() for piece in some]
-        drawn = run_in_processes(_DrawWork(job, self._threads), tasks, processes=self.workers or 1)
+        drawn = run_in_processes(_DrawWork(job), tasks, processes=self.workers or 1)
         for shard in shards:
             earlier = finished[shard.index]
             if earlier is not None:
@@ -308,10 +306,6 @@ class _Crew:
                 batches = islice(drawn, len(pieces[shard.index]))
                 yield write_shard(job, shard, output, batches, progress)
 
-    @property
-    def _threads(self) -> int:
-        return max(1, available_cpus() // (self.workers or 1))
-
 
 @dataclass(frozen=True)
 class _ShardWork:
@@ -319,10 +313,8 @@ class _ShardWork:
 
     job: Job
     out: str
-    threads: int
 
     def __call__(self) -> Act:
-        begin_lean_process(self.threads)
         output = open_output(self.out)
         return lambda index, progress: generate_shard(self.job, index, output, progress)
 
@@ -332,10 +324,8 @@ class _DrawWork:
     """What a process that only draws does."""
 
     job: Job
-    threads: int
 
     def __call__(self) -> Act:
-        begin_lean_process(self.threads)
         source, export = self.job.source(), self.job.export
         return lambda piece, progress: _joined(list(sample(source, export.seed, export.labels, piece)))
 

@@ -182,12 +182,13 @@ def load_manifests(folder: Path) -> tuple[Manifest, ...]:
     return first, *others
 
 
-def load_manifest(folder: Path, name: str = MANIFEST_NAME) -> Manifest:
+def load_manifest(folder: str | Path, name: str = MANIFEST_NAME) -> Manifest:
     """Read and check a set's manifest, that of its first split unless another is named.
 
     Raises:
         VerificationError: no manifest, no valid JSON, an unknown schema, or a field that cannot be.
     """
+    folder = Path(folder)
     path = folder / name
     if not path.is_file():
         unfinished = (folder / ".synthgen").is_dir()

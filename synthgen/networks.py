@@ -14,6 +14,7 @@ from keras import layers
 
 from synthgen.errors import SynthgenError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
+from synthgen.generator import LEAKY_SLOPE, STEM_SIDE
 from synthgen.recipe import GameRecipe, Recipe
 from synthgen.replicas import Part, own_part, sum_over_replicas
 
@@ -27,8 +28,6 @@ keras.config.set_floatx("float32")
 keras.config.set_dtype_policy("float32")
 keras.config.set_image_data_format("channels_last")
 
-_STEM_SIDE = 7  # pixels; two stages double it to 14 and 28
-_LEAKY_SLOPE = 0.2
 _BATCH_NORM_MOMENTUM = 0.9
 _IMAGE_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
 
@@ -47,15 +46,15 @@ def build_generator(recipe: Recipe) -> keras.Model:
         class_one_hot = layers.Input((NUM_CLASSES,), name="class")
         inputs, hidden = [latent, class_one_hot], layers.Concatenate()([latent, class_one_hot])
     use_bias = not section.batch_norm  # the normalisation brings its own
-    hidden = layers.Dense(_STEM_SIDE**2 * section.stem_filters, use_bias=use_bias)(hidden)
-    hidden = layers.Reshape((_STEM_SIDE, _STEM_SIDE, section.stem_filters))(hidden)
+    hidden = layers.Dense(STEM_SIDE**2 * section.stem_filters, use_bias=use_bias)(hidden)
+    hidden = layers.Reshape((STEM_SIDE, STEM_SIDE, section.stem_filters))(hidden)
     if section.batch_norm:
         hidden = _normalised(hidden)
     for filters in section.filters:
         hidden = layers.Conv2DTranspose(filters, section.kernel_size, strides=2, padding="same", use_bias=use_bias)(
             hidden
         )
-        hidden = _normalised(hidden) if section.batch_norm else layers.LeakyReLU(_LEAKY_SLOPE)(hidden)
+        hidden = _normalised(hidden) if section.batch_norm else layers.LeakyReLU(LEAKY_SLOPE)(hidden)
     image = layers.Conv2DTranspose(1, 3, padding="same", activation="sigmoid")(hidden)
     return keras.Model(bare(inputs), image, name="generator")
 
@@ -172,11 +171,11 @@ class Dropout(layers.Dropout):  # type: ignore[misc]
 
 def _normalised(hidden: Any) -> Any:
     hidden = BatchNormalization(momentum=_BATCH_NORM_MOMENTUM)(hidden)
-    return layers.LeakyReLU(_LEAKY_SLOPE)(hidden)
+    return layers.LeakyReLU(LEAKY_SLOPE)(hidden)
 
 
 def _activation(name: str) -> keras.Layer:
-    return layers.ReLU() if name == "relu" else layers.LeakyReLU(_LEAKY_SLOPE)
+    return layers.ReLU() if name == "relu" else layers.LeakyReLU(LEAKY_SLOPE)
 
 
 def _as_is(layer: keras.Layer) -> keras.Layer:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from synthgen.environment import begin_lean_process
 from synthgen.errors import ExportError, SynthgenError, UsageError
 from synthgen.export_plan import Job
 from synthgen.outputs import open_output
@@ -20,7 +19,7 @@ _SHARDS_IN_FLIGHT = 2  # an actor: one at work, one waiting
 _MAX_DEATHS = 20  # of actors, before the export is given up
 _CONNECT_SECONDS = 5
 _WAIT_SECONDS = 60
-_MAX_PREPARATION_SECONDS = 600  # to be given a processor, import TensorFlow and load the generator
+_MAX_PREPARATION_SECONDS = 600  # to be given a processor, start and load the generator
 
 
 def generate_on_ray(
@@ -81,7 +80,6 @@ class ShardActor:
 
     def prepare(self, job: dict[str, Any], out: str) -> None:
         """Load the generator."""
-        begin_lean_process(threads=1)
         self._job, self._output = Job.from_dict(job), open_output(out)
         self._job.source()
 

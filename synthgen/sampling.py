@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from synthgen.batch import Batch
 from synthgen.checkpoint import Checkpoint
-from synthgen.environment import import_tensorflow
+from synthgen.generator import Generator
 from synthgen.shards import BLOCK_IMAGES, LabelRule, Shard, latents
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def sample(checkpoint: Checkpoint, seed: int, rule: LabelRule | None, shard: Sha
 def prefetched(items: Iterator[T], ahead: int = 4) -> Iterator[T]:
     """The same items, drawn by a thread that keeps up to ``ahead`` of them ready while the last one is used.
 
-    TensorFlow, zlib and hashlib all let other threads run, so that drawing and writing overlap.
+    numpy, zlib and hashlib all let other threads run, so that drawing and writing overlap.
     """
     with ThreadPoolExecutor(1, "sampler") as thread:
         waiting = deque(thread.submit(next, items, _END) for _ in range(ahead))
@@ -53,7 +53,7 @@ BlockSampler = Callable[[int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8
 
 def block_sampler(checkpoint: Checkpoint, seed: int, rule: LabelRule | None) -> BlockSampler:
     """A function that draws any block whole: its (256, 28, 28) images and (256,) labels, both uint8."""
-    draw = checkpoint_function(checkpoint)
+    draw = loaded_generator(checkpoint)
     latent = checkpoint.recipe.latent
 
     def draw_block(block: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
@@ -64,14 +64,11 @@ def block_sampler(checkpoint: Checkpoint, seed: int, rule: LabelRule | None) -> 
     return draw_block
 
 
-_functions: dict[str, Callable[..., npt.NDArray[np.uint8]]] = {}
+_generators: dict[str, Generator] = {}
 
 
-def checkpoint_function(checkpoint: Checkpoint) -> Callable[..., npt.NDArray[np.uint8]]:
-    """The generator as a function of (latents, labels), traced once a process for each checkpoint."""
-    if checkpoint.sha256 not in _functions:
-        import_tensorflow()
-        from synthgen.networks import pixel_function
-
-        _functions[checkpoint.sha256] = pixel_function(checkpoint.generator(), checkpoint.recipe, BLOCK_IMAGES)
-    return _functions[checkpoint.sha256]
+def loaded_generator(checkpoint: Checkpoint) -> Generator:
+    """The checkpoint's generator, loaded once a process."""
+    if checkpoint.sha256 not in _generators:
+        _generators[checkpoint.sha256] = checkpoint.generator()
+    return _generators[checkpoint.sha256]

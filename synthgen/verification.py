@@ -15,7 +15,7 @@ from synthgen.batch import Batch, SetDigest
 from synthgen.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
 from synthgen.claim import WORK_FOLDER
 from synthgen.crew import Act, available_cpus, run_in_processes
-from synthgen.environment import made_with
+from synthgen.environment import drawn_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES, class_folder
 from synthgen.integrity import files_problems, shard_problems
@@ -52,7 +52,7 @@ class Report:
 
 
 def verify(
-    folder: Path,
+    folder: str | Path,
     *,
     regenerate: int = 0,
     checkpoint: Checkpoint | None = None,
@@ -74,6 +74,7 @@ def verify(
         VerificationError: there is no manifest, or not one that can be understood.
         CheckpointError, UsageError: the checkpoint to regenerate from is not the one the set was drawn from.
     """
+    folder = Path(folder)
     manifest = load_manifest(folder)
     if manifest.format not in READERS:
         raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(READERS)}")
@@ -95,22 +96,23 @@ def verify(
     )
 
 
-def claimed_count(folder: Path) -> int:
-    """How many images the manifests of a set's splits name; where a later one is spoilt, the first manifest alone.
+def claimed_content(folder: Path) -> tuple[int, str]:
+    """How many images the manifests of a set's splits name, and the format; where a later one is spoilt, of the first.
 
     Raises:
         VerificationError: there is no manifest, or not one that can be understood.
     """
     first = load_manifest(folder)
     try:
-        return sum(manifest.count for manifest in load_manifests(folder))
+        return sum(manifest.count for manifest in load_manifests(folder)), first.format
     except VerificationError:  # verify will say what is wrong with it
-        return first.count
+        return first.count, first.format
 
 
-def default_workers(count: int, files_only: bool = False) -> int:
+def default_workers(count: int, file_format: str, files_only: bool = False) -> int:
     """How many processes check ``count`` images soonest: one for every processor, fewer for small sets."""
-    return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if files_only else _READ_PER_WORKER)))
+    quick = files_only and file_format != "png"  # there, a file an image, opening takes longer than decoding
+    return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if quick else _READ_PER_WORKER)))
 
 
 def read_set(folder: Path, manifest: Manifest) -> Iterator[Batch]:
@@ -291,7 +293,7 @@ def _regeneration_problems(folder: Path, manifest: Manifest, checkpoint: Checkpo
             differing, largest = differing + (gap > 0), max(largest, gap)
     if not differing:
         return []
-    here, there = made_with(), manifest.made_with
+    here, there = drawn_with(), manifest.made_with
     changed = [f"{k} {there.get(k)} → {v}" for k, v in here.items() if there.get(k) != v]
     cause = (
         f"made with other software or hardware: {'; '.join(changed)}" if changed else "the set is not what it claims"

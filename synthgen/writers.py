@@ -4,12 +4,10 @@ A writer puts one shard's files into a staging folder; the caller moves them to 
 is whole. ``WRITERS`` is the table of formats; ``sidecars`` writes what some readers want beside the shards.
 """
 
-import contextlib
 import gzip
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self, cast
@@ -19,9 +17,8 @@ import numpy as np
 
 from synthgen.batch import Batch
 from synthgen.datasets import IDX_PREFIX, idx_header
-from synthgen.environment import import_tensorflow
 from synthgen.errors import UsageError
-from synthgen.examples import example_bytes
+from synthgen.examples import example_bytes, record_bytes
 from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, class_folder
 from synthgen.files import publish, sha256_of_bytes
 from synthgen.png import encode_pngs
@@ -89,12 +86,7 @@ class TFRecordWriter(_BaseWriter):
 
     def __init__(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> None:
         super().__init__(folder, shard, split, labelled=labelled)
-        import_tensorflow()  # the other formats do without
-        import tensorflow as tf
-
-        self._tf = tf
-        with self._as_os_error():
-            self._stream = tf.io.TFRecordWriter(str(self.path))
+        self._stream = self.path.open("wb")
 
     @property
     def names(self) -> list[str]:
@@ -103,21 +95,12 @@ class TFRecordWriter(_BaseWriter):
 
     def write(self, batch: Batch) -> None:
         labels = None if batch.labels is None else batch.labels.tolist()
-        with self._as_os_error():
-            for i, png in enumerate(encode_pngs(batch.images)):
-                self._stream.write(example_bytes(png, batch.start + i, None if labels is None else labels[i]))
+        for i, png in enumerate(encode_pngs(batch.images)):
+            example = example_bytes(png, batch.start + i, None if labels is None else labels[i])
+            self._stream.write(record_bytes(example))
 
     def close(self) -> None:
-        with self._as_os_error():
-            self._stream.close()
-
-    @contextlib.contextmanager
-    def _as_os_error(self) -> Iterator[None]:
-        """TensorFlow has errors of its own for a full disk."""
-        try:
-            yield
-        except self._tf.errors.OpError as error:
-            raise OSError(error.message) from error
+        self._stream.close()
 
 
 class HDF5Writer(_BaseWriter):

@@ -4,7 +4,7 @@
 
 A process of its own, because it forks: each attempt is a child that dies by SIGKILL just before its n-th operation on
 the file system, or in the middle of whatever it does after so many milliseconds. The pixels are made by numpy from the
-very latents the generator would be given: what is tried here is the writing, which TensorFlow has no part in.
+very latents the generator would be given: what is tried here is the writing.
 """
 
 import os
@@ -82,10 +82,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def main() -> None:
     root, checkpoint_path, file_format, attempts, seed = sys.argv[1:]
-    synthgen.sampling.checkpoint_function = cheap_pixels  # type: ignore[assignment]
+    synthgen.sampling.loaded_generator = cheap_pixels  # type: ignore[assignment]
     os.sync = lambda: None  # a kill loses nothing that was written; only a power cut would
-    if file_format == "tfrecord":
-        import tensorflow  # noqa: F401  # once, and not in every child
     checkpoint = load_checkpoint(checkpoint_path)
     shards = 1 if file_format.startswith("idx") else 3
     plan = plan_export(checkpoint, count=COUNT, file_format=file_format, shards=shards)

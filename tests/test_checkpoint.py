@@ -31,12 +31,12 @@ def rewrite(path, **changes):
 def test_a_checkpoint_survives_the_disk(tiny_checkpoint):
     loaded = load_checkpoint(tiny_checkpoint.path)
     assert loaded == tiny_checkpoint
-    for before, after in zip(tiny_checkpoint.generator().weights, loaded.generator().weights, strict=True):
+    for before, after in zip(tiny_checkpoint.keras_model().weights, loaded.keras_model().weights, strict=True):
         np.testing.assert_array_equal(before.numpy(), after.numpy())
 
 
 def test_the_identity_is_over_the_arrays_not_the_file(tiny_checkpoint, tmp_path):
-    tiny_checkpoint.generator().save_weights(tmp_path / "again.weights.h5")
+    tiny_checkpoint.keras_model().save_weights(tmp_path / "again.weights.h5")
     assert (
         weights_sha256(tmp_path / "again.weights.h5", identity_of(tiny_checkpoint.recipe.to_dict(), UNPROTECTED))
         == tiny_checkpoint.sha256
@@ -110,7 +110,7 @@ def test_weights_of_another_architecture_are_refused(copy, tiny_checkpoint):
     sha256 = weights_sha256(copy / "generator.weights.h5", identity_of(recipe, UNPROTECTED))
     rewrite(copy / "checkpoint.json", recipe=recipe, recipe_sha256=other.sha256, sha256=sha256)
     with pytest.raises(CheckpointError, match="do not fit the recipe"):
-        load_checkpoint(copy).generator()
+        load_checkpoint(copy).keras_model()
 
 
 def test_an_unknown_name_lists_the_builtin():

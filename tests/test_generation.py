@@ -76,16 +76,14 @@ def test_another_seed_gives_other_images_and_the_same_labels(export, reference, 
     np.testing.assert_array_equal(pixels_and_labels(tmp_path / "other")[1], pixels_and_labels(reference[0])[1])
 
 
-def test_one_thread_draws_the_same_pixels(tiny_checkpoint, reference, tmp_path):
+def test_an_export_goes_without_tensorflow(tiny_checkpoint, tmp_path):
     code = (
-        "import sys, tensorflow as tf; tf.config.threading.set_intra_op_parallelism_threads(1);"
-        "from pathlib import Path; import synthgen as s; c = s.load_checkpoint(sys.argv[1]);"
-        "e = s.plan_export(c, count=600, file_format='npz');"
-        "print(s.generate(c, e, Path(sys.argv[2]), allow_unprotected=True).digest)"
+        "import sys; from pathlib import Path; import synthgen as s; c = s.load_checkpoint(sys.argv[1]);"
+        "e = s.plan_export(c, count=300, file_format='tfrecord');"
+        "s.generate(c, e, Path(sys.argv[2]), allow_unprotected=True); assert s.verify(sys.argv[2]).sound;"
+        "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, str(tiny_checkpoint.path), str(tmp_path / "set")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == reference[1].digest
+    subprocess.run([sys.executable, "-c", code, tiny_checkpoint.path, tmp_path / "set"], check=True)
 
 
 def test_images_far_along_the_index_line(export, tmp_path):
@@ -121,7 +119,7 @@ def test_the_manifest_says_where_the_set_comes_from(export, tiny_checkpoint, ref
     assert manifest.checkpoint.sha256 == tiny_checkpoint.sha256
     assert manifest.checkpoint.recipe_sha256 == tiny_checkpoint.recipe.sha256
     assert manifest.privacy == tiny_checkpoint.privacy
-    assert set(manifest.made_with) >= {"synthgen", "tensorflow", "numpy", "processor"}
+    assert set(manifest.made_with) >= {"synthgen", "blas", "numpy", "processor"}
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "hdf5", "idx", "npz"])
@@ -189,22 +187,21 @@ def test_a_finished_set_that_was_spoilt_is_not_blessed_by_resume(export, tmp_pat
 
 def test_an_export_begun_elsewhere_is_not_resumed(export, tmp_path, monkeypatch):
     _break_off(monkeypatch, lambda: export(tmp_path / "set", count=2000, shards=4), images=700)
-    monkeypatch.setattr("synthgen.export_plan.made_with", lambda: {"tensorflow": "1.0"})
-    with pytest.raises(ExportError, match=r"begun with tensorflow .* \(here 1\.0\)"):
+    monkeypatch.setattr("synthgen.export_plan.drawn_with", lambda: {"numpy": "1.0"})
+    with pytest.raises(ExportError, match=r"begun with numpy .* \(here 1\.0\)"):
         export(tmp_path / "set", count=2000, shards=4, resume=True)
 
 
-def test_a_users_keras_settings_change_no_pixel(tiny_checkpoint, reference, tmp_path):
+def test_a_users_keras_settings_change_no_network(tiny_checkpoint, tmp_path):
     (tmp_path / "keras.json").write_text('{"floatx": "float16", "image_data_format": "channels_first"}')
     code = (
-        "import sys; from pathlib import Path; import synthgen as s; c = s.load_checkpoint(sys.argv[1]);"
-        "e = s.plan_export(c, count=600, file_format='npz');"
-        "print(s.generate(c, e, Path(sys.argv[2]), allow_unprotected=True).digest)"
+        "import sys; import synthgen as s; m = s.load_checkpoint(sys.argv[1]).keras_model();"
+        "print(m.dtype, m.output_shape)"
     )
-    command = [sys.executable, "-c", code, str(tiny_checkpoint.path), str(tmp_path / "set")]
     environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code, tiny_checkpoint.path]
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert result.stdout.strip() == reference[1].digest
+    assert result.stdout.strip() == "float32 (None, 28, 28, 1)"
 
 
 def test_sigkill_then_resume_gives_the_digest_of_an_unbroken_export(synthgen, tiny_checkpoint, export, tmp_path):

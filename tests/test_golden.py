@@ -24,7 +24,7 @@ def test_there_is_something_to_read():
 def test_a_checkpoint_of_that_release_still_draws(release: str):
     checkpoint = load_checkpoint(GOLDEN / release / "checkpoint")
     assert not checkpoint.privacy.protects
-    assert checkpoint.generator().count_params() > 0
+    assert checkpoint.keras_model().count_params() > 0
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -389,5 +389,5 @@ def test_a_whole_model_with_a_lambda_layer_is_refused(checkpoint_copy: Path, tmp
         document["sha256"] = weights_sha256(weights, architecture)
         (checkpoint_copy / "checkpoint.json").write_text(json.dumps(document))
     with pytest.raises(CheckpointError):
-        load_checkpoint(checkpoint_copy).generator()
+        load_checkpoint(checkpoint_copy).keras_model()
     assert not ran.exists()

@@ -24,6 +24,7 @@ LAYERS = [
         "privacy.per_example",
     },
     {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.ledger"},
+    {"generator"},
     {
         "statement",
         "datasets",

@@ -1,7 +1,6 @@
 """Mass production: processes, shares, engines and places give one and the same set."""
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -14,7 +13,6 @@ import pytest
 from kill_exports import cheap_pixels
 from typer.testing import CliRunner
 
-from synthgen.checkpoint import load_checkpoint
 from synthgen.claim import WORK_FOLDER
 from synthgen.cli import app
 from synthgen.errors import ExportError, UsageError, VerificationError
@@ -22,9 +20,7 @@ from synthgen.export_plan import Job, plan_export
 from synthgen.generation import default_workers, generate, generate_share, merge
 from synthgen.manifest import load_manifest
 from synthgen.outputs import RemoteOutput, open_output
-from synthgen.sampling import block_sampler
 from synthgen.shard_files import FinishedShard, generate_shard
-from synthgen.shards import LabelRule
 from synthgen.verification import verify
 
 COUNT, SHARDS = 2000, 4
@@ -64,18 +60,6 @@ def test_processes_that_draw_for_one_file_give_the_same_set(tiny_checkpoint, who
     )
     assert manifest.digest == whole.digest
     assert sum(drawn) == COUNT
-
-
-def test_the_number_of_threads_changes_no_pixel():
-    code = (
-        "import hashlib; from synthgen.environment import begin_lean_process; begin_lean_process(threads=1);"
-        "import synthgen; from synthgen.sampling import block_sampler; from synthgen.shards import LabelRule;"
-        "images, _ = block_sampler(synthgen.load_checkpoint(), 0, LabelRule.parse('balanced'))(3);"
-        "print(hashlib.sha256(images.tobytes()).hexdigest())"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    images, _ = block_sampler(load_checkpoint(), 0, LabelRule.parse("balanced"))(3)  # as many threads as there are
-    assert result.stdout.strip() == hashlib.sha256(images.tobytes()).hexdigest()
 
 
 def test_shares_written_in_any_order_and_twice_merge_to_the_same_set(tiny_checkpoint, whole, tmp_path):
@@ -208,7 +192,7 @@ def test_many_shards_stand_in_lists_that_the_manifest_vouches_for(tiny_checkpoin
 @pytest.fixture
 def small(tiny_checkpoint, monkeypatch):
     """A cheap export of 300 images in two shards: ``small(out, **options)``."""
-    monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
+    monkeypatch.setattr("synthgen.sampling.loaded_generator", cheap_pixels)
 
     def export(out, file_format: str = "npz", **options):
         plan = plan_export(tiny_checkpoint, count=300, file_format=file_format, shards=2)

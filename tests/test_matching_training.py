@@ -183,7 +183,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(plan, unbroken,
     resumed = train_by_matching(plan, out, resume=True)
     assert ledger_of(out) == ["teacher", "embedding", "student 1"]
     assert not (out / STATE_NAME).exists()
-    for ours, theirs in zip(resumed.generator().weights, unbroken.generator().weights, strict=True):
+    for ours, theirs in zip(resumed.keras_model().weights, unbroken.keras_model().weights, strict=True):
         np.testing.assert_array_equal(ours.value, theirs.value)
 
 

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from synthgen.networks import build_discriminator, build_generator, pixel_function
+from synthgen.networks import build_discriminator, build_generator
 from synthgen.recipe import Recipe, load_recipe
-from synthgen.shards import latents
 
 
 def test_the_notebooks_networks_have_its_parameter_counts():
@@ -42,14 +41,3 @@ def test_the_stated_cost_is_the_measured_one(tiny_recipe: Recipe):
 def _input_shapes(generator) -> list[tuple[int | None, ...]]:
     shape = generator.input_shape
     return shape if isinstance(shape, list) else [shape]
-
-
-def test_a_pixel_depends_on_its_own_latent_alone(tiny_checkpoint):
-    recipe = tiny_checkpoint.recipe
-    draw = pixel_function(tiny_checkpoint.generator(), recipe, 256)
-    noise, labels = latents(0, 0, recipe.latent.size, "gaussian"), np.zeros(256, np.uint8)
-    before = draw(noise, labels)
-    noise[1:] = 0
-    np.testing.assert_array_equal(draw(noise, labels)[0], before[0])
-    assert before.dtype == np.uint8
-    assert before.shape == (256, 28, 28)

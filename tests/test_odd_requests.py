@@ -20,7 +20,7 @@ from synthgen.writers import IDX_FORMATS, WRITERS
 
 @pytest.fixture
 def export_cheaply(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
+    monkeypatch.setattr("synthgen.sampling.loaded_generator", cheap_pixels)
 
     def export(out: Path, **request) -> Manifest:
         plan = plan_export(tiny_checkpoint, **{"file_format": "npz", **request})

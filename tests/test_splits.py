@@ -16,7 +16,7 @@ from synthgen.generation import generate, plan_export
 from synthgen.inspection import describe
 from synthgen.manifest import load_manifest, load_manifests
 from synthgen.splits import generate_splits, plan_splits
-from synthgen.verification import claimed_count, verify
+from synthgen.verification import claimed_content, verify
 from synthgen.writers import WRITERS
 
 SPLITS = "train=300,test=50"
@@ -24,7 +24,7 @@ SPLITS = "train=300,test=50"
 
 @pytest.fixture
 def export_splits(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
+    monkeypatch.setattr("synthgen.sampling.loaded_generator", cheap_pixels)
 
     def export(out, file_format="npz", splits=SPLITS, **options):
         exports = plan_splits(tiny_checkpoint, splits, file_format=file_format, start=options.pop("start", 0))
@@ -153,9 +153,9 @@ def test_info_tells_of_every_split(export_splits, tmp_path):
     lines = describe(str(tmp_path))
     assert (lines["digest"], lines["test: digest"]) == (train.digest, test.digest)
     assert lines["test: images"] == "300 to 349 of seed 0"
-    assert claimed_count(tmp_path) == 350
+    assert claimed_content(tmp_path)[0] == 350
     (tmp_path / "manifest-test.json").unlink()
-    assert claimed_count(tmp_path) == 300
+    assert claimed_content(tmp_path)[0] == 300
 
 
 @pytest.mark.parametrize("splits", ["train", "train=", "train=0", "train=5,train=5", "train=5,dev=5", "", "train=-1"])
@@ -171,7 +171,7 @@ def test_an_unprotected_checkpoint_needs_a_word(tiny_checkpoint, tmp_path):
 
 
 def test_the_command(tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
+    monkeypatch.setattr("synthgen.sampling.loaded_generator", cheap_pixels)
     command = [
         "export",
         "--checkpoint",

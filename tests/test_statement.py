@@ -134,7 +134,7 @@ def test_the_whole_claim_is_part_of_the_identity(private_checkpoint, tiny_checkp
     assert private_checkpoint.sha256 != tiny_checkpoint.sha256  # the very same weights
     louder = edited_checkpoint(private_checkpoint, tmp_path / "louder", lambda p: p.update(trained_on="x"), rehash=True)
     assert load_checkpoint(louder).sha256 != private_checkpoint.sha256
-    private_checkpoint.generator()
+    private_checkpoint.keras_model()
 
 
 def test_the_shipped_unprotected_checkpoint_keeps_its_identity():
@@ -153,7 +153,7 @@ def test_a_claim_without_proof_is_not_saved(private_checkpoint, tmp_path):
         replace(privacy, proof=replace(privacy.proof, epsilon=math.nan)),
     ):
         with pytest.raises(PrivacyError):
-            save_checkpoint(tmp_path / "new", private_checkpoint.generator(), private_checkpoint.recipe, claim, {})
+            save_checkpoint(tmp_path / "new", private_checkpoint.keras_model(), private_checkpoint.recipe, claim, {})
     assert not (tmp_path / "new").exists()
 
 

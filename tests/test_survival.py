@@ -111,7 +111,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path):
 @pytest.fixture
 def cheap(monkeypatch):
     """Pixels by numpy: what is tried is the writing."""
-    monkeypatch.setattr("synthgen.sampling.checkpoint_function", cheap_pixels)
+    monkeypatch.setattr("synthgen.sampling.loaded_generator", cheap_pixels)
 
 
 @pytest.fixture

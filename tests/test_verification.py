@@ -237,7 +237,7 @@ def test_a_listing_that_leaves_the_folder_is_not_followed(copy, tmp_path):
 def test_an_edit_that_no_image_depends_on_breaks_the_seal(copy):
     folder = copy("npz")
     path = folder / "manifest.json"
-    path.write_text(path.read_text().replace('"device": "CPU"', '"device": "TPU"'))
+    path.write_text(path.read_text().replace('"system": "', '"system": "Not '))
     assert "manifest.json: altered" in problems_of(folder)
 
 
