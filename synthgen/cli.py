@@ -163,11 +163,15 @@ def _training(
     _say(f"{len(plan.data):,} real images, {recipe.training.epochs} epochs of {plan.steps_per_epoch} batches")
 
     def start(on_summary: Any, **options: Any) -> "Checkpoint":
-        checkpoint = train_(plan, out, on_epoch=on_summary, strategy=strategy, **options)
+        checkpoint = train_(plan, out, on_epoch=on_summary, strategy=strategy, on_replicas=_say_replicas, **options)
         assert checkpoint is not None  # this is the chief
         return checkpoint
 
     return _Planned(plan.total_steps, start)
+
+
+def _say_replicas(count: int) -> None:
+    _say(f"{count} replicas share every batch" if count > 1 else "TensorFlow sees one device: nothing to share out")
 
 
 def _follow(

@@ -176,7 +176,7 @@ def _open(strategy: Strategy) -> tf.distribute.Strategy:
 @functools.cache
 def _workers() -> tf.distribute.Strategy:
     try:
-        with _plain_signals():
+        with _plain_interrupt():
             return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:  # TensorFlow has begun to work in this process
         raise UsageError(f"strategy multi-worker: cannot join the workers of TF_CONFIG: {error!s:.200}") from error
@@ -206,15 +206,16 @@ def _devices(replicas: int | None) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _plain_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the process, which may wait for the other workers for ever, deaf to Python's handlers.
+def _plain_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the process, which may wait for the other workers for ever, deaf to Python's handlers.
 
-    And take SIGTERM back from TensorFlow, which keeps it to itself from then on.
+    And take SIGTERM back from TensorFlow, which from here on would keep it to itself.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:

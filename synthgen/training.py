@@ -58,6 +58,7 @@ class EpochSummary:
 
 OnStep = Callable[[int, int, dict[str, float]], None]  # (steps done, of, the last batch's figures)
 OnEpoch = Callable[[EpochSummary], None]
+OnReplicas = Callable[[int], None]
 
 
 @overload
@@ -69,6 +70,7 @@ def train(
     on_step: OnStep = ...,
     on_epoch: OnEpoch = ...,
     should_stop: Callable[[], bool] = ...,
+    on_replicas: OnReplicas = ...,
     strategy: None = None,
 ) -> Checkpoint: ...
 @overload
@@ -80,6 +82,7 @@ def train(
     on_step: OnStep = ...,
     on_epoch: OnEpoch = ...,
     should_stop: Callable[[], bool] = ...,
+    on_replicas: OnReplicas = ...,
     strategy: Strategy | None,
 ) -> Checkpoint | None: ...
 def train(
@@ -90,6 +93,7 @@ def train(
     on_step: OnStep = lambda done, of, figures: None,
     on_epoch: OnEpoch = lambda summary: None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_replicas: OnReplicas = lambda count: None,
     strategy: Strategy | None = None,
 ) -> Checkpoint | None:
     """Train a generator and leave its checkpoint in ``out``.
@@ -102,6 +106,7 @@ def train(
         on_step: called after every batch.
         on_epoch: called after every epoch.
         should_stop: asked after every batch; when true the state is saved and ``Interrupted`` raised.
+        on_replicas: with a strategy, called once it is known how many replicas share every batch.
         strategy: share every batch out among devices or workers, see ``choose_strategy``; the losses are those of one
             device, to rounding. Workers all call this with the same arguments, and the chief alone writes; to resume,
             all must be able to read ``out``.
@@ -121,6 +126,7 @@ def train(
         if strategy is not None:  # before the folder is looked at: workers that have met notice when one of them fails
             held.enter_context(workers_in_reach(strategy))
             replicas = _replicas(strategy, plan)
+            on_replicas(replicas.count)
         if strategy is None or strategy.is_chief:
             held.enter_context(run_folder(out, resume))
         import_tensorflow()
@@ -143,8 +149,8 @@ def _replicas(strategy: Strategy, plan: TrainingPlan) -> "Replicas":
     smallest = len(plan.data) % size or size
     if smallest < replicas.count:
         raise UsageError(
-            f"training.batch_size = {size}: an epoch's last batch has {smallest} of {len(plan.data):,} images; expected "
-            f"at least one for each of the {replicas.count} replicas; choose another size or fewer devices"
+            f"training.batch_size = {size}: an epoch's last batch has {smallest} of {len(plan.data):,} images; "
+            f"expected at least one for each of the {replicas.count} replicas; choose another size or fewer devices"
         )
     return replicas
 
@@ -278,6 +284,9 @@ class _Run:
         header = read_header(self.out)
         wanted = self._identity()
         different = [name for name, value in wanted.items() if header.get(name) != value]
+        if different == ["strategy"]:  # other replicas, other rounding
+            begun = _describe_strategy(header.get("strategy"))
+            raise UsageError(f"{self.out}: was begun with {begun}; go on with the same, or choose another --out")
         if different:
             raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
         with open_state(self.out) as state:
@@ -364,6 +373,14 @@ class _Run:
 
     def _save_samples(self, path: Path, images: npt.NDArray[np.uint8]) -> None:
         save_contact_sheet(path, images, columns=10 if self.plan.recipe.conditional else 9)
+
+
+def _describe_strategy(record: dict[str, Any] | None) -> str:
+    """What a record of ``Replicas.describe`` says, for people."""
+    if record is None:
+        return "no --strategy"
+    workers = f", {record['workers']} workers" if record["workers"] > 1 else ""
+    return f"--strategy {record['name']}{workers}, {record['replicas']} replicas"
 
 
 _FIGURES = ("generator_loss", "discriminator_loss", "generator_accuracy", "discriminator_accuracy")

@@ -66,7 +66,7 @@ def run(plan: TrainingPlan, strategy: Strategy | None) -> tuple[list[dict[str, f
         )
         expected = {"name": "mirrored", "workers": 1, "replicas": 2} if strategy else None
         assert checkpoint.training.get("strategy") == expected
-        return losses, checkpoint.generator().get_weights()
+        return losses, checkpoint.keras_model().get_weights()
 
 
 def resume() -> None:
