@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from synthgen.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
 from synthgen.datasets import find_data, load_real_images
 from synthgen.errors import UsageError
+from synthgen.fashion import Images, StageProgress
 from synthgen.manifest import MANIFEST_NAME, load_manifest
 from synthgen.privacy.audit import MAX_CANARIES, MIN_CANARIES, Auditable, OneRunAudit, one_run_audit
 from synthgen.privacy.canaries import MAX_DECODED_CANARIES, pattern_canaries
@@ -25,9 +25,6 @@ from synthgen.shards import LabelRule, Shard
 from synthgen.statement import PrivacyStatement
 from synthgen.training_plan import training_images
 from synthgen.verification import read_set
-
-Images = npt.NDArray[np.uint8]
-Progress = Callable[[str, int, int], None]
 
 DEFAULT_CANARIES, DEFAULT_IMAGES = 1_000, 10_000
 PRIVATE_NOTE = "an audit looks at the real images unprotected: what it prints is as private as they are"
@@ -129,14 +126,14 @@ class PreparedAudit:
     delta: float
 
 
-Prepare = Callable[[Recipe, Path | None, int, Progress], PreparedAudit]
+Prepare = Callable[[Recipe, Path | None, int, StageProgress], PreparedAudit]
 
 # How each method of private training is audited: (recipe, data folder, number of canaries, progress). What it
 # prepares writes at most into a temporary folder: a training with canaries in its data is never to be released.
 PREPARATIONS: dict[str, Prepare] = {}
 
 
-def _prepare_look(recipe: Recipe, folder: Path | None, canaries: int, progress: Progress) -> PreparedAudit:
+def _prepare_look(recipe: Recipe, folder: Path | None, canaries: int, progress: StageProgress) -> PreparedAudit:
     """A recipe trained on released statistics: its first look, the teacher and the embedding.
 
     The students' looks are not run: each is the embedding's mechanism again, on other features.
@@ -150,6 +147,7 @@ def _prepare_look(recipe: Recipe, folder: Path | None, canaries: int, progress: 
     assert isinstance(recipe, StatisticsRecipe)
     import_tensorflow()
     plan = plan_matching(recipe, folder)
+    assert plan.data is not None  # only a plan on an earlier release has none
     mechanism = LookAudit(
         images=plan.data.images,
         labels=plan.data.labels,
@@ -171,7 +169,7 @@ def audit_checkpoint(
     count: int = DEFAULT_IMAGES,
     seed: int = 0,
     confidence: float = 0.95,
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
 ) -> SetAudit:
     """Draw images from a checkpoint and attack them.
 
@@ -206,7 +204,7 @@ def audit_set(
     *,
     count: int = DEFAULT_IMAGES,
     confidence: float = 0.95,
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
 ) -> SetAudit:
     """Attack the first ``count`` images of an exported set; otherwise as ``audit_checkpoint``.
 
@@ -237,7 +235,7 @@ def audit_training(
     *,
     canaries: int = DEFAULT_CANARIES,
     confidence: float = 0.95,
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
 ) -> TrainingAudit:
     """Run a private recipe's training once with canaries among its data, and leave nothing behind.
 
@@ -278,7 +276,7 @@ def audit(
     canaries: int | None = None,
     count: int = DEFAULT_IMAGES,
     overrides: Sequence[str] = (),
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
 ) -> SetAudit | TrainingAudit:
     """Audit whatever ``target`` names.
 
@@ -329,7 +327,7 @@ def _members(recipe: Recipe, folder: Path | None) -> tuple[Images, Images]:
     return members, load_real_images("test", folder, official=recipe.data.official).images
 
 
-def _drawn(checkpoint: Checkpoint, seed: int, count: int, progress: Progress) -> Iterator[Images]:
+def _drawn(checkpoint: Checkpoint, seed: int, count: int, progress: StageProgress) -> Iterator[Images]:
     rule = LabelRule.parse("balanced") if checkpoint.recipe.conditional else None
     for batch in sample(checkpoint, seed, rule, Shard(index=0, of=1, start=0, count=count)):
         yield batch.images

@@ -15,10 +15,8 @@ from keras import layers
 
 import synthgen.networks  # noqa: F401  (refuses a Keras that does not run on TensorFlow)
 from synthgen.errors import EvaluationError
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, PIXELS
+from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, PIXELS, Images, Labels
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
 Classifier = Callable[[Images], Labels]  # uint8 (N, 28, 28) → uint8 (N,)
 Progress = Callable[[int, int], None]  # called with (steps done, steps in all)
 

@@ -18,7 +18,8 @@ from synthgen.errors import SynthgenError, UsageError
 
 if TYPE_CHECKING:
     from synthgen.checkpoint import Checkpoint
-    from synthgen.recipe import AdversarialRecipe, PrivateAdversarialRecipe, StatisticsRecipe
+    from synthgen.matching_plan import MatchingPlan
+    from synthgen.recipe import AdversarialRecipe, PrivateAdversarialRecipe
     from synthgen.strategy import Strategy
 
 app = typer.Typer(
@@ -68,6 +69,14 @@ def train(
     epsilon: Annotated[float | None, typer.Option(help="Privacy budget. [default: the recipe's]")] = None,
     delta: Annotated[float | None, typer.Option(help="Of the privacy budget. [default: the recipe's]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    release: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Train anew on what the private run in this folder released, by its recipe and --set: no image is "
+            "looked at, and no budget spent.",
+        ),
+    ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
@@ -83,9 +92,11 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train a generator on the real images; leaves a checkpoint, metrics and sample pictures."""
+    from synthgen.matching_plan import plan_matching, plan_matching_anew
     from synthgen.recipe import (
         AdversarialRecipe,
         PrivateAdversarialRecipe,
+        Recipe,
         StatisticsRecipe,
         load_recipe,
         with_budget,
@@ -96,7 +107,14 @@ def train(
     if replicas is not None and strategy is None:
         raise UsageError(f"--replicas {replicas}: goes with --strategy mirrored")
     shared = choose_strategy(strategy, replicas) if strategy is not None else None
-    if resume and recipe is None and not set_:
+    anew = None
+    if release is not None:
+        if any(value is not None for value in (recipe, data, epsilon, delta)):
+            raise UsageError(f"--release {release}: goes without --recipe, --data, --epsilon and --delta")
+        anew = plan_matching_anew(release, set_ or [], seed or 0)
+        chosen: Recipe = anew.recipe
+        out = out or Path("runs") / f"{chosen.name}-anew"
+    elif resume and recipe is None and not set_:
         out = out or Path("runs") / _DEFAULT_RECIPE
         chosen, begun_with = resumable_recipe(out)
         seed = begun_with if seed is None else seed
@@ -120,7 +138,7 @@ def train(
     if isinstance(chosen, PrivateAdversarialRecipe):
         run = _private_training(chosen, data, out, seed or 0)
     elif isinstance(chosen, StatisticsRecipe):
-        run = _matching(chosen, data, out, seed or 0)
+        run = _matching(anew or plan_matching(chosen, data, seed or 0), out)
     else:
         assert isinstance(chosen, AdversarialRecipe)
         run = _training(chosen, data, out, seed or 0, shared)
@@ -200,11 +218,9 @@ def _private_training(recipe: "PrivateAdversarialRecipe", data: Path | None, out
     return _Planned(recipe.training.steps, start)
 
 
-def _matching(recipe: "StatisticsRecipe", data: Path | None, out: Path, seed: int) -> _Planned:
+def _matching(plan: "MatchingPlan", out: Path) -> _Planned:
     from synthgen.environment import import_tensorflow
-    from synthgen.matching_plan import plan_matching
 
-    plan = plan_matching(recipe, data, seed)
     for line in plan.describe():
         _say(line)
 
@@ -215,7 +231,7 @@ def _matching(recipe: "StatisticsRecipe", data: Path | None, out: Path, seed: in
         with _stages() as on_stage:
             return train_by_matching(plan, out, on_stage=on_stage, on_look=on_summary, **options)
 
-    return _Planned(recipe.training.steps, start)
+    return _Planned(plan.recipe.training.steps, start)
 
 
 @app.command(

@@ -20,12 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import DataError
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
+from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
 from synthgen.files import publish
 from synthgen.shards import pieces
-
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"

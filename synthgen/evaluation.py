@@ -16,13 +16,13 @@ import numpy.typing as npt
 from synthgen.datasets import RealImages, find_data, load_real_images
 from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
-from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
+from synthgen.fashion import CLASS_NAMES, NUM_CLASSES, Images, Labels, StageProgress
 from synthgen.fidelity import Comparison, compare
 from synthgen.files import write_json
 from synthgen.manifest import Manifest, load_manifest
 from synthgen.memorisation import ClosestPairs, Memorisation, measure_memorisation
 from synthgen.subject import FULL, QUICK, SAMPLING_SEED, Subject
-from synthgen.utility import Examples, Images, Labels, Outcome, Progress, Usefulness, train_on_synthetic_test_on_real
+from synthgen.utility import Examples, Outcome, Usefulness, train_on_synthetic_test_on_real
 from synthgen.verification import verify
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def evaluate(
     seeds: int = 1,
     inception: Path | None = None,
     official: bool = True,
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
 ) -> Evaluation:
     """Verify an exported set and measure it against the real images.
 
@@ -244,7 +244,7 @@ def _measured(subject: Subject, manifest: Manifest, inception: Path | None) -> E
     )
 
 
-def _verified(folder: Path, progress: Progress) -> Manifest:
+def _verified(folder: Path, progress: StageProgress) -> Manifest:
     """The manifest of a set that was found to be what it claims.
 
     Raises:

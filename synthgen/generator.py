@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
+from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images
 from synthgen.recipe import Recipe
 from synthgen.shards import pieces
 
 Floats = npt.NDArray[np.float32]
-Images = npt.NDArray[np.uint8]
 
 STEM_SIDE = 7  # pixels; two stages double it to 14 and 28
 LEAKY_SLOPE = 0.2

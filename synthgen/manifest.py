@@ -194,9 +194,11 @@ def load_manifest(folder: str | Path, name: str = MANIFEST_NAME) -> Manifest:
         unfinished = (folder / ".synthgen").is_dir()
         cure = "its export is unfinished; run it again with --resume" if unfinished else "expected an exported set"
         raise VerificationError(f"{folder}: no {name} here: {cure}")
+    if not is_own_file(folder, name):
+        raise VerificationError(f"{path}: a link; expected the file itself, for a set is whole in its folder")
 
     def read(name: str) -> bytes | None:
-        if name != MANIFEST_NAME and not is_own_file(folder, name):
+        if not is_own_file(folder, name):
             return None
         if (folder / name).stat().st_size > _MAX_MANIFEST_BYTES:
             raise ValueError(f"{name} is larger than 256 MiB")

@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
+from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
 from synthgen.features import embedding, look, normalised_scattering
 from synthgen.game import Stateful, constant_then_linear, follow
 from synthgen.networks import build_generator
@@ -23,9 +22,6 @@ from synthgen.privacy.release import Release, StudentRelease
 from synthgen.recipe import StatisticsRecipe
 from synthgen.shards import pieces
 from synthgen.student import Student
-
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
 
 _DRAWN_AT_ONCE = 1_000
 

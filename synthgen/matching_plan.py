@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthgen.checkpoint import load_checkpoint
 from synthgen.datasets import RealImages
+from synthgen.errors import RecipeError, UsageError
 from synthgen.privacy.accounting import Budget, calibrated, epsilon_of
-from synthgen.privacy.ledger import Mechanism
+from synthgen.privacy.ledger import LEDGER_NAME, Mechanism, OpenLedger
 from synthgen.privacy.release import LookPlan
-from synthgen.recipe import StatisticsRecipe
+from synthgen.recipe import StatisticsRecipe, with_overrides
 from synthgen.training_plan import expect_enough, expect_training_seed, training_images
 
 _CLIP_NORM = 1.0  # of the teacher's gradients; the embedding's sensitivity is 1 by construction
@@ -20,21 +22,33 @@ class MatchingPlan:
 
     Attributes:
         recipe: what to train.
-        data: the real images; their number is public, their content private.
+        data: the real images, whose content is private; None where none is looked at any more.
+        images: how many real images there are, which is public.
         seed: of the initial weights and the latents, never of a private mechanism.
         budget: the most the look may cost.
         look: its mechanisms, with noise that keeps all of them together within the budget.
+        source: the folder of the finished run whose release is trained on anew; None for a run that looks itself.
     """
 
     recipe: StatisticsRecipe
-    data: RealImages
+    data: RealImages | None
+    images: int
     seed: int
     budget: Budget
     look: LookPlan
+    source: Path | None = None
 
     def describe(self) -> list[str]:
         """The plan in lines for people: mechanisms, parameters, share of the budget, and epsilon at every stage."""
         mechanisms = self.look.mechanisms
+        training = f"{self.recipe.training.steps:,} steps of the generator on what was released, which cost nothing"
+        if self.source is not None:
+            spent = epsilon_of(mechanisms, self.budget.delta)
+            return [
+                f"no image is looked at: {self.source} released what {len(mechanisms)} mechanisms saw, epsilon "
+                f"{spent:.3f} at delta {self.budget.delta:g}",
+                training,
+            ]
         teacher, embedding, *students = mechanisms
         alone = [epsilon_of([mechanism], self.budget.delta) for mechanism in mechanisms]
         after = [epsilon_of(mechanisms[: i + 1], self.budget.delta) for i in range(len(mechanisms))]
@@ -51,10 +65,10 @@ class MatchingPlan:
             "shares of it are of squared signal to noise, which adds up",
             f"1. teacher, {shares[0]:.0f} % of the budget: {teacher.steps:,} steps of DP-SGD on fixed features, noise "
             f"multiplier {teacher.noise_multiplier:.4f}, clip norm {teacher.l2_sensitivity:g}, Poisson sampling of "
-            f"each of {len(self.data):,} images with probability {teacher.sampling_probability:.5f}: "
+            f"each of {self.images:,} images with probability {teacher.sampling_probability:.5f}: "
             f"epsilon {alone[0]:.3f}",
             *looks,
-            f"then {self.recipe.training.steps:,} steps of the generator on what was released, which cost nothing",
+            f"then {training}",
         ]
 
 
@@ -85,7 +99,47 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
         students=tuple(students),
         learning_rate=section.teacher_learning_rate,
     )
-    return MatchingPlan(recipe=recipe, data=data, seed=seed, budget=budget, look=look)
+    return MatchingPlan(recipe=recipe, data=data, images=len(data), seed=seed, budget=budget, look=look)
+
+
+def plan_matching_anew(source: Path, overrides: Sequence[str] = (), seed: int = 0) -> MatchingPlan:
+    """Plan another generator on what a finished run released: post-processing, which looks at no image.
+
+    Args:
+        source: the folder that the run left.
+        overrides: ``section.key=value`` changes of its recipe's generator, latents or training.
+        seed: 0 to 2^32 - 1.
+
+    Raises:
+        UsageError: the seed is out of range, or the run is of another kind or not finished.
+        RecipeError: an override is invalid, or changes what was looked at or at which price.
+        CheckpointError, PrivacyError: the run's checkpoint or ledger is spoilt.
+    """
+    expect_training_seed(seed)
+    checkpoint = load_checkpoint(source)
+    before = checkpoint.recipe
+    if not isinstance(before, StatisticsRecipe) or checkpoint.privacy.proof is None:
+        raise UsageError(f"{source}: a run of recipe '{before.name}' releases no statistics to train on anew")
+    recipe = with_overrides(before, overrides)
+    assert isinstance(recipe, StatisticsRecipe)
+    for section in ("privacy", "look", "data"):
+        if getattr(recipe, section) != getattr(before, section):
+            raise RecipeError(f"{section}: what {source} released is released; another look is another run")
+    assert recipe.privacy is not None
+    budget = Budget(recipe.privacy.epsilon, recipe.privacy.delta)
+    if not (source / LEDGER_NAME).is_file():
+        raise UsageError(f"{source}: no {LEDGER_NAME} here; expected the folder that synthgen train left")
+    teacher, embedding, *students = OpenLedger.open(source / LEDGER_NAME, budget).ledger.mechanisms
+    if len(students) != recipe.look.students:
+        raise UsageError(f"{source}: the run has not taken all of its looks; finish it with --resume")
+    look = LookPlan(
+        teacher=teacher,
+        embedding=embedding,
+        students=tuple(students),
+        learning_rate=recipe.look.teacher_learning_rate,
+    )
+    images = round(recipe.look.teacher_batch_size / teacher.sampling_probability)
+    return MatchingPlan(recipe=recipe, data=None, images=images, seed=seed, budget=budget, look=look, source=source)
 
 
 def _mechanisms(recipe: StatisticsRecipe, images: int, scale: float) -> Sequence[Mechanism]:

@@ -16,6 +16,7 @@ from typing import Any
 from synthgen.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.environment import made_with
 from synthgen.errors import Interrupted, PrivacyError, TrainingError, UsageError
+from synthgen.files import publish
 from synthgen.matching import Match, Matching
 from synthgen.matching_plan import MatchingPlan
 from synthgen.pictures import save_contact_sheet
@@ -24,7 +25,7 @@ from synthgen.privacy.release import Release, look_as_student, look_privately
 from synthgen.private_folder import private_folder
 from synthgen.statement import PUBLIC, differential_privacy
 from synthgen.student import Student
-from synthgen.training import sample_drawer
+from synthgen.training import run_folder, sample_drawer
 from synthgen.training_plan import describe_private_images
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
@@ -82,11 +83,23 @@ def train_by_matching(
         TrainingError: the folder cannot be written, or the distance is no number any more.
         Interrupted: stopped on request; go on with ``resume``.
     """
+    if plan.source is not None and not resume:
+        _adopt(plan.source, plan, out)
+        resume = True
     with private_folder(out, plan.budget, resume) as ledger:
         if resume:
             _expect_same_run(plan, out, ledger)
         run = _Run(plan, out, ledger, _release(plan, out, ledger, on_stage))
         return _play_on(run, on_stage, on_step, on_look, should_stop)
+
+
+def _adopt(source: Path, plan: MatchingPlan, out: Path) -> None:
+    """Make ``out`` a run that has looked already: with the ledger of ``source``, its release, and no step done."""
+    with run_folder(out, resume=False):
+        for name in (LEDGER_NAME, RELEASE_NAME):
+            with publish(out / name) as partial:
+                shutil.copyfile(source / name, partial)
+        write_state(out, {**_identity(plan), "step": 0, "charged": Ledger(plan.look.mechanisms).to_list()}, {})
 
 
 def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStage) -> Release:
@@ -106,6 +119,7 @@ def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStag
     if (free := shutil.disk_usage(out).free) < _LEAST_FREE_BYTES:  # found out before the budget is spent
         raise TrainingError(f"{out}: only {free / 1e6:.0f} MB are free; make room for {_LEAST_FREE_BYTES / 1e6:.0f} MB")
     write_state(out, {**_identity(plan), "step": 0, "charged": []}, {})  # what --resume will look for
+    assert plan.data is not None  # else the ledger is charged
     release = look_privately(plan.data.images, plan.data.labels, plan.look, ledger.charge, on_stage)
     release.save(path)
     return release
@@ -171,6 +185,7 @@ class _Run:
     def look_through(self, student: Student, on_stage: OnStage) -> None:
         """Look at the real images through the student's eyes, and publish what it saw."""
         began = time.monotonic()
+        assert self.plan.data is not None  # else every look is charged
         self.save_state()  # a kill from here on loses no step
         mechanism = self.plan.look.students[self._students_charged]
         self._ledger.charge(mechanism)
@@ -245,11 +260,11 @@ class _Run:
             "steps": self.step,
             "seed": plan.seed,
             "seconds": round(self._seconds, 1),
-            "data": {"images": len(plan.data)},
+            "data": {"images": plan.images},
             "history": [asdict(progress) for progress in self.history],
             "made_with": made_with(),
         }
-        trained_on = describe_private_images(plan.recipe, len(plan.data))
+        trained_on = describe_private_images(plan.recipe, plan.images)
         statement = differential_privacy(self._ledger.ledger, plan.budget.delta, trained_on, _PUBLIC)
         save_checkpoint(self.out, self._matching.best_generator, plan.recipe, statement, training)
 
@@ -270,6 +285,6 @@ def _identity(plan: MatchingPlan) -> dict[str, Any]:
     return {
         "recipe": plan.recipe.to_dict(),
         "seed": plan.seed,
-        "images": len(plan.data),
+        "images": plan.images,
         "noise_multipliers": [mechanism.noise_multiplier for mechanism in plan.look.mechanisms],
     }

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from synthgen.fashion import Images, StageProgress
 from synthgen.neighbours import Neighbours, nearest
-
-Images = npt.NDArray[np.uint8]
-Progress = Callable[[str, int, int], None]
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 NEAR_QUANTILE = 0.01  # nearer than all but 1 % of fresh real images come to the training images: suspiciously near
@@ -114,7 +112,7 @@ def measure_memorisation(
     *,
     most: int = 60_000,
     pairs: int = 18,
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
 ) -> tuple[Memorisation, ClosestPairs]:
     """Compare a set with the training images, the test images and itself, exactly.
 
@@ -156,7 +154,7 @@ class _Distances:
 
 
 def _distances(
-    queries: Images, train: Images, test: Images, *, queries_are_test: bool = False, progress: Progress
+    queries: Images, train: Images, test: Images, *, queries_are_test: bool = False, progress: StageProgress
 ) -> _Distances:
     """Compare queries with the training images, a part as large as the test set at a time, and with the test images."""
     size = min(len(test), len(train))
@@ -241,7 +239,7 @@ def _histogram(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) 
     return tuple((counts / values.size).tolist())
 
 
-def _staged(progress: Progress, against: str, of: int) -> Callable[[int], None]:
+def _staged(progress: StageProgress, against: str, of: int) -> Callable[[int], None]:
     done = 0
 
     def advance(amount: int) -> None:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.fashion import PIXELS
+from synthgen.fashion import PIXELS, Images
 from synthgen.shards import pieces
 
-Images = npt.NDArray[np.uint8]
 Progress = Callable[[int], None]  # called with the number of queries just compared with all references
 
 _QUERY_BLOCK, _REFERENCE_BLOCK = 2_048, 4_096  # 32 MiB of distances at a time

@@ -336,6 +336,18 @@ def load_recipe(name_or_path: str, overrides: typing.Sequence[str] = ()) -> Reci
         raise RecipeError(f"{path.name}: {error}") from error
 
 
+def with_overrides(recipe: Recipe, overrides: typing.Sequence[str]) -> Recipe:
+    """The recipe with ``section.key=value`` overrides.
+
+    Raises:
+        RecipeError: a key or value is invalid.
+    """
+    document = recipe.to_dict()
+    for override in overrides:
+        _override(document, override)
+    return Recipe.from_dict(document)
+
+
 def with_budget(recipe: Recipe, epsilon: float | None, delta: float | None) -> Recipe:
     """The recipe with another budget where one is given.
 

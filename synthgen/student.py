@@ -15,10 +15,8 @@ import tensorflow as tf
 from keras import layers
 
 import synthgen.networks  # noqa: F401  (refuses a Keras that does not run on TensorFlow)
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
+from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
 _FILTERS = (16, 32, 64)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.datasets import RealImages
-from synthgen.fashion import IMAGE_SIDE
+from synthgen.fashion import IMAGE_SIDE, Images, Labels, StageProgress
 from synthgen.manifest import Manifest
-from synthgen.utility import Examples, Images, Labels, Progress
+from synthgen.utility import Examples
 from synthgen.verification import read_set
 
 SAMPLING_SEED = 0  # samples are random, and the same in every evaluation
@@ -71,7 +71,7 @@ class Subject:
     test: RealImages
     effort: Effort
     seeds: int
-    progress: Progress
+    progress: StageProgress
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -83,7 +83,7 @@ class Subject:
         test: RealImages,
         effort: Effort,
         seeds: int,
-        progress: Progress,
+        progress: StageProgress,
     ) -> "Subject":
         """Read the set and shuffle the real images, always in the same way."""
         images, labels = _read_sample(folder, manifest, effort.images)

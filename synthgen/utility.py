@@ -3,18 +3,13 @@
 Beside every number stands its ceiling: the same classifier, trained on as many real images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from synthgen.fashion import NUM_CLASSES
-
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
-Progress = Callable[[str, int, int], None]  # called with (what is being done, steps done, steps in all)
+from synthgen.fashion import NUM_CLASSES, Images, Labels, StageProgress
 
 
 class Examples(NamedTuple):
@@ -85,7 +80,7 @@ def train_on_synthetic_test_on_real(
     seeds: int,
     epochs: int,
     known_ceiling: Labels | None = None,
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
 ) -> Usefulness:
     """Train a classifier on the set and on real images, and test both on unseen real images.
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from synthgen.cli import app
 from synthgen.datasets import load_real_images
 from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
 from synthgen.features import embedding_rows
-from synthgen.matching_plan import plan_matching
+from synthgen.matching_plan import plan_matching, plan_matching_anew
 from synthgen.matching_training import RELEASE_NAME, train_by_matching
 from synthgen.privacy import release as release_module
 from synthgen.privacy.accounting import epsilon_of
@@ -275,3 +276,59 @@ def test_what_cannot_be_is_refused(change: str, expected: str):
 def test_a_sample_larger_than_the_data_is_refused():
     with pytest.raises(UsageError, match="teacher_batch_size = 501: expected at most the 500 images"):
         plan_matching(load_recipe("private", [*TINY, "look.teacher_batch_size=501"]), DATA)
+
+
+def test_another_generator_is_trained_on_the_same_release_without_a_look(unbroken, tmp_path, monkeypatch):
+    """Post-processing: nothing is charged, no image is needed, and the first run is left as it was."""
+    before = {path.name: path.read_bytes() for path in unbroken.path.iterdir() if path.is_file()}
+    changes = ["training.steps=3", "generator.filters=[6, 4]"]
+    plan = plan_matching_anew(unbroken.path, changes, seed=4)
+    assert plan.data is None
+    assert "no image is looked at" in plan.describe()[0]
+    monkeypatch.setattr(OpenLedger, "charge", forbidden)
+    checkpoint = train_by_matching(plan, tmp_path / "anew")
+    assert checkpoint.sha256 != unbroken.sha256
+    assert checkpoint.privacy.proof == unbroken.privacy.proof
+    assert checkpoint.recipe.generator.filters == (6, 4)
+    assert Release.load(tmp_path / "anew" / RELEASE_NAME).students
+    assert {path.name: path.read_bytes() for path in unbroken.path.iterdir() if path.is_file()} == before
+
+
+def forbidden(*arguments):
+    raise AssertionError("a look was charged")
+
+
+def test_a_run_anew_resumes_without_the_images(unbroken, tmp_path):
+    plan = plan_matching_anew(unbroken.path)
+    whole = train_by_matching(plan, tmp_path / "whole")
+    asked = iter([False] * 4 + [True])
+    with pytest.raises(Interrupted):
+        train_by_matching(plan, tmp_path / "broken", should_stop=lambda: next(asked))
+    resumed = train_by_matching(plan_matching_anew(unbroken.path), tmp_path / "broken", resume=True)
+    assert resumed.sha256 == whole.sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("look.students=2", "look: what .* is released; another look is another run"),
+        ("privacy.epsilon=3", "privacy: what .* is released"),
+        ("data.holdout=10", "data: what .* is released"),
+    ],
+)
+def test_what_was_released_is_not_changed_afterwards(unbroken, change: str, message: str):
+    with pytest.raises(RecipeError, match=message):
+        plan_matching_anew(unbroken.path, [change])
+
+
+def test_a_release_is_wanted_where_one_is_named(unbroken, tiny_checkpoint, private_checkpoint, tmp_path):
+    with pytest.raises(UsageError, match="releases no statistics"):
+        plan_matching_anew(tiny_checkpoint.path)
+    shutil.copytree(unbroken.path, tmp_path / "shipped")
+    (tmp_path / "shipped" / LEDGER_NAME).unlink()
+    with pytest.raises(UsageError, match=r"no ledger\.json here; expected the folder that synthgen train left"):
+        plan_matching_anew(tmp_path / "shipped")
+    result = CliRunner().invoke(app, ["train", "--release", str(unbroken.path), "--epsilon", "1"])
+    assert "goes without --recipe, --data, --epsilon and --delta" in str(result.exception)
+    result = CliRunner().invoke(app, ["train", "--release", str(unbroken.path), "--dry-run"])
+    assert result.exit_code == 0, result.output

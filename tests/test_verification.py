@@ -241,6 +241,14 @@ def test_an_edit_that_no_image_depends_on_breaks_the_seal(copy):
     assert "manifest.json: altered" in problems_of(folder)
 
 
+def test_a_manifest_that_is_a_link_is_refused(copy, tmp_path):
+    folder = copy("npz")
+    (folder / "manifest.json").rename(tmp_path / "elsewhere")
+    (folder / "manifest.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(VerificationError, match=r"manifest\.json: a link; expected the file itself"):
+        verify(folder)
+
+
 def test_no_manifest_is_one_line(tmp_path):
     with pytest.raises(VerificationError, match=r"no manifest\.json here: expected an exported set"):
         verify(tmp_path)

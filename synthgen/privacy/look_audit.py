@@ -4,12 +4,12 @@ Whoever audits is granted what the accountant grants an adversary: every noisy s
 images but the secret inclusions. The canaries' class in the sums is the teacher's, as for every image.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from synthgen.fashion import Images, Labels, StageProgress
 from synthgen.features import embedding_rows, scattering_rows
 from synthgen.privacy.canaries import (
     Canaries,
@@ -22,9 +22,6 @@ from synthgen.privacy.canaries import (
 from synthgen.privacy.mechanisms import clip_rows
 from synthgen.privacy.release import LookPlan, Release, embedding_sums, look_privately
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
-Progress = Callable[[str, int, int], None]
 Step = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # parameters before it, and its noisy gradient sum
 
 
@@ -44,7 +41,7 @@ class LookAudit:
     labels: Labels
     planted: Canaries
     plan: LookPlan
-    progress: Progress = lambda stage, done, of: None
+    progress: StageProgress = lambda stage, done, of: None
     watched_steps: int = 20
 
     @property

@@ -6,18 +6,16 @@ lie in crowds and others alone (Watson et al. 2022, arXiv:2111.08440). What an a
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import EvaluationError
+from synthgen.fashion import Images, StageProgress
 from synthgen.neighbours import nearest
 
-Images = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 Interval = tuple[float, float]
 
 FALSE_POSITIVE_RATE = 0.01
@@ -70,7 +68,7 @@ def infer_membership(
     non_members: Images,
     *,
     confidence: float = 0.95,
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
 ) -> Membership:
     """Attack a synthetic set.
 

@@ -21,17 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import PrivacyError
-from synthgen.fashion import NUM_CLASSES
+from synthgen.fashion import NUM_CLASSES, Images, Labels, StageProgress
 from synthgen.files import MALFORMED, publish
 from synthgen.privacy.ledger import Ledger, Mechanism
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
 from synthgen.privacy.teacher import Teacher, Watch, train_teacher
 from synthgen.shards import pieces
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
 Embed = Callable[[Images], npt.NDArray[np.float32]]
-Progress = Callable[[str, int, int], None]  # (what is being done, done, of)
 
 _BATCH = 1_000
 _LEAST_COUNT = 100.0  # images of a class: below it the noise is all there is
@@ -156,7 +153,7 @@ def look_privately(
     labels: Labels,
     plan: LookPlan,
     charge: Callable[[Mechanism], None],
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
     watch: Watch = lambda step, parameters, gradient: None,
 ) -> Release:
     """The first look: train the teacher and release the mean embeddings of its classes.
@@ -199,7 +196,7 @@ def look_as_student(
     images: Images,
     release: Release,
     mechanism: Mechanism,
-    progress: Progress = lambda stage, done, of: None,
+    progress: StageProgress = lambda stage, done, of: None,
 ) -> Release:
     """A further look, through a student's eyes; its whole price is ``mechanism``, to be charged before the call.
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.fashion import NUM_CLASSES
+from synthgen.fashion import NUM_CLASSES, Labels
 from synthgen.privacy.ledger import Mechanism
 from synthgen.privacy.mechanisms import gaussian_noise, poisson_sample
 
 Features = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.uint8]
 Watch = Callable[[int, npt.NDArray[np.float64], npt.NDArray[np.float64]], None]
 
 _ROUNDING = 1e-3  # of a norm and of a sum of thousands of rows in single precision, taken off the clip
