@@ -22,6 +22,7 @@ _HOME = {
     "Checkpoint": "checkpoint",
     "load_checkpoint": "checkpoint",
     "plan_training": "training_plan",
+    "choose_strategy": "strategy",
     "train": "training",
     "plan_matching": "matching_plan",
     "plan_matching_anew": "matching_plan",
@@ -54,6 +55,7 @@ __all__ = [
     "Recipe",
     "SynthgenError",
     "builtin_recipes",
+    "choose_strategy",
     "diagnose",
     "evaluate",
     "generate",
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
     from synthgen.report import write_report
     from synthgen.shard_files import generate_shard
     from synthgen.splits import generate_splits, plan_splits
+    from synthgen.strategy import choose_strategy
     from synthgen.training import train
     from synthgen.training_plan import plan_training
     from synthgen.verification import read_set, verify

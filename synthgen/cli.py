@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from synthgen.checkpoint import Checkpoint
     from synthgen.matching_plan import MatchingPlan
     from synthgen.recipe import AdversarialRecipe, PrivateAdversarialRecipe
+    from synthgen.strategy import Strategy
 
 app = typer.Typer(
     name="synthgen",
@@ -76,6 +77,17 @@ def train(
             "looked at, and no budget spent.",
         ),
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="Share every batch out: mirrored, among the GPUs of this machine; multi-worker, among the machines in "
+            "TF_CONFIG. [default: one device]"
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(help="With --strategy mirrored: among so many GPUs, or parts of the processor. [default: all]"),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
@@ -89,8 +101,12 @@ def train(
         load_recipe,
         with_budget,
     )
+    from synthgen.strategy import choose_strategy
     from synthgen.training import resumable_recipe
 
+    if replicas is not None and strategy is None:
+        raise UsageError(f"--replicas {replicas}: goes with --strategy mirrored")
+    shared = choose_strategy(strategy, replicas) if strategy is not None else None
     anew = None
     if release is not None:
         if any(value is not None for value in (recipe, data, epsilon, delta)):
@@ -107,6 +123,16 @@ def train(
         chosen = load_recipe(recipe or _DEFAULT_RECIPE, set_ or [])
     chosen = with_budget(chosen, epsilon, delta)
     out = out or Path("runs") / chosen.name
+    if shared and not isinstance(chosen, AdversarialRecipe):
+        raise UsageError(
+            f"--strategy {shared.name}: recipe '{chosen.name}' is private, and the noise of a private look is drawn "
+            "once, in one place; leave --strategy out"
+        )
+    if shared and not shared.is_chief:
+        assert isinstance(chosen, AdversarialRecipe)
+        if not dry_run:
+            _follow(chosen, data, out, seed or 0, shared, resume)
+        return
     _say(f"{chosen.name}: {chosen.description}")
     if not chosen.conditional:
         _say("unconditional: what this generator draws bears no labels")
@@ -116,7 +142,7 @@ def train(
         run = _matching(anew or plan_matching(chosen, data, seed or 0), out)
     else:
         assert isinstance(chosen, AdversarialRecipe)
-        run = _training(chosen, data, out, seed or 0)
+        run = _training(chosen, data, out, seed or 0, shared)
     _say(f"{chosen.generator_flops / 1e6:.1f} MFLOP an image at export; checkpoint in {out}")
     if dry_run:
         return
@@ -146,7 +172,9 @@ class _Planned(NamedTuple):
     start: "Callable[..., Checkpoint]"
 
 
-def _training(recipe: "AdversarialRecipe", data: Path | None, out: Path, seed: int) -> _Planned:
+def _training(
+    recipe: "AdversarialRecipe", data: Path | None, out: Path, seed: int, strategy: "Strategy | None"
+) -> _Planned:
     from synthgen.training import train as train_
     from synthgen.training_plan import plan_training
 
@@ -154,9 +182,27 @@ def _training(recipe: "AdversarialRecipe", data: Path | None, out: Path, seed: i
     _say(f"{len(plan.data):,} real images, {recipe.training.epochs} epochs of {plan.steps_per_epoch} batches")
 
     def start(on_summary: Any, **options: Any) -> "Checkpoint":
-        return train_(plan, out, on_epoch=on_summary, **options)
+        checkpoint = train_(plan, out, on_epoch=on_summary, strategy=strategy, on_replicas=_say_replicas, **options)
+        assert checkpoint is not None  # this is the chief
+        return checkpoint
 
     return _Planned(plan.total_steps, start)
+
+
+def _say_replicas(count: int) -> None:
+    _say(f"{count} replicas share every batch" if count > 1 else "TensorFlow sees one device: nothing to share out")
+
+
+def _follow(
+    recipe: "AdversarialRecipe", data: Path | None, out: Path, seed: int, strategy: "Strategy", resume: bool
+) -> None:
+    """Train as a worker that is not the chief: it computes and keeps quiet, for the chief writes and reports."""
+    from synthgen.training import train as train_
+    from synthgen.training_plan import plan_training
+
+    plan = plan_training(recipe, data, seed)
+    with _stop_signals() as stopped:
+        train_(plan, out, resume=resume, should_stop=stopped.is_set, strategy=strategy)
 
 
 def _private_training(recipe: "PrivateAdversarialRecipe", data: Path | None, out: Path, seed: int) -> _Planned:

@@ -16,6 +16,7 @@ from synthgen.fashion import NUM_CLASSES
 from synthgen.losses import LOSSES, gradient_penalty
 from synthgen.networks import bare, build_discriminator, build_generator
 from synthgen.recipe import AdversarialRecipe, GameRecipe
+from synthgen.replicas import Replicas, own_part, own_share
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -54,12 +55,20 @@ class Players(Stateful):
         recipe: the networks, the loss and the optimisers.
         seed: decides the initial weights and the noise of the generator's latents; 0 to 2^32 - 1.
         total_steps: the discriminator's in the whole run, for the fall of the learning rate.
+        replicas: what the batches are shared out among; they must not have run anything yet.
     """
 
-    def __init__(self, recipe: GameRecipe, seed: int, total_steps: int) -> None:
-        keras.utils.set_random_seed(seed)
+    def __init__(self, recipe: GameRecipe, seed: int, total_steps: int, replicas: Replicas | None = None) -> None:
         self._recipe, self._seed = recipe, seed
         self._loss = LOSSES[recipe.training.loss]
+        self.replicas = replicas or Replicas()
+        with self.replicas.scope():
+            self._make_players(total_steps)
+        self._generator_graph = self.replicas.compiled(self._generator_step)
+
+    def _make_players(self, total_steps: int) -> None:
+        recipe = self._recipe
+        keras.utils.set_random_seed(self._seed)
         self.generator = build_generator(recipe)
         self.discriminator = build_discriminator(recipe)
         self._averaged = build_generator(recipe) if recipe.training.ema_decay else None
@@ -71,7 +80,6 @@ class Players(Stateful):
         self._discriminator_optimizer = self._adam(section.discriminator_learning_rate, total_steps)
         self._generator_optimizer.build(self.generator.trainable_variables)
         self._discriminator_optimizer.build(self.discriminator.trainable_variables)
-        self._generator_graph = tf.function(self._generator_step, reduce_retracing=True)
 
     @property
     def best_generator(self) -> keras.Model:
@@ -88,8 +96,8 @@ class Players(Stateful):
         return self._play(self._generator_graph, images, labels, step)
 
     @staticmethod
-    def _play(graph: Callable[..., Any], images: Pixels, labels: Pixels, step: int) -> Outcome:
-        loss, accuracy = graph(tf.constant(images), tf.constant(labels), tf.constant(step, tf.int64))
+    def _play(graph: Callable[..., Any], images: Pixels, labels: Pixels, step: int, *plain: bool) -> Outcome:
+        loss, accuracy = graph(tf.constant(images), tf.constant(labels), tf.constant(step, tf.int64), *plain)
         return Outcome(float(loss), float(accuracy))
 
     def _adam(self, rate: float, steps: int) -> keras.optimizers.Optimizer:
@@ -102,18 +110,24 @@ class Players(Stateful):
     def _forge(self, labels: tf.Tensor, step: tf.Tensor, stream: int) -> list[tf.Tensor]:
         """As many forged images as there are labels, with their one-hot classes if the game has classes.
 
-        Of the same classes as the real images for a paired loss, else of classes drawn anew.
+        Of the same classes as the real images for a paired loss, else of classes drawn anew. What is drawn is drawn for
+        the whole batch, so that a replica's part of it is what one device would have drawn there.
         """
+        part = own_part()
         seed = tf.stack([tf.constant(self._seed, tf.int64), step * _STREAMS + stream])
-        latent, count = self._recipe.latent, tf.shape(labels)[0]
+        latent, count = self._recipe.latent, tf.shape(labels)[0] if part is None else part.count
         normal = latent.distribution == "gaussian"
         draw = tf.random.stateless_normal if normal else tf.random.stateless_uniform
         noise = draw([count, latent.size], seed)
+        if part is not None:
+            noise = part.of(noise)
         if not self._recipe.conditional:
             return [self.generator(noise, training=True)]
         if not self._loss.paired:
             label_seed = seed + tf.constant([1 << 32, 0], tf.int64)  # beyond any seed of the noise
             labels = tf.random.stateless_uniform([count], label_seed, 0, NUM_CLASSES, tf.int32)
+            if part is not None:
+                labels = part.of(labels)
         classes = tf.one_hot(labels, NUM_CLASSES)
         return [self.generator([noise, classes], training=True), classes]
 
@@ -130,7 +144,8 @@ class Players(Stateful):
             forged = self._forge(labels, step, _FORGED_FOR_GENERATOR)
             logits = self._discriminate(forged, training=False)
             loss = self._loss.generator(real_logits, logits)
-        self._update(tape, loss, self.generator, self._generator_optimizer)
+            objective = own_share(loss)
+        self._update(tape, objective, self.generator, self._generator_optimizer)
         if self._averaged is not None:
             follow(self._averaged, self.generator, self._recipe.training.ema_decay)
         return loss, tf.reduce_mean(tf.cast(logits > 0, tf.float32))
@@ -143,16 +158,18 @@ class Players(Stateful):
         tape: tf.GradientTape, loss: tf.Tensor, model: keras.Model, optimizer: keras.optimizers.Optimizer
     ) -> None:
         gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)  # sums them over the replicas, where there are several
 
 
 class Game(Players):
     """Generator against a discriminator that sees the real images as they are; arguments as for ``Players``."""
 
-    def __init__(self, recipe: AdversarialRecipe, seed: int, total_steps: int) -> None:
-        super().__init__(recipe, seed, total_steps)
+    def __init__(
+        self, recipe: AdversarialRecipe, seed: int, total_steps: int, replicas: Replicas | None = None
+    ) -> None:
+        super().__init__(recipe, seed, total_steps, replicas)
         self._training = recipe.training
-        self._discriminator_graph = tf.function(self._discriminator_step, reduce_retracing=True)
+        self._discriminator_graph = self.replicas.compiled(self._discriminator_step)
 
     def discriminator_step(self, images: Pixels, labels: Pixels, step: int) -> Outcome:
         """Teach the discriminator on a batch of real images and as many forged ones.
@@ -162,9 +179,16 @@ class Game(Players):
             labels: uint8, shape (N,).
             step: the batch's number in the run; decides the noise.
         """
-        return self._play(self._discriminator_graph, images, labels, step)
+        if not self.replicas.shared:
+            return self._play(self._discriminator_graph, images, labels, step)
+        # A graph with the penalty and one without: replicas may not assign a weight, as spectral normalisation does,
+        # inside a condition that is part of a graph.
+        penalised = step % self._training.gradient_penalty_interval == 0
+        return self._play(self._discriminator_graph, images, labels, step, penalised)
 
-    def _discriminator_step(self, pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _discriminator_step(
+        self, pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor, penalised: bool | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.shape(pixels)[0]
         real = self._real(pixels, labels)
         forged = self._forge(labels, step, FORGED_FOR_DISCRIMINATOR)
@@ -172,13 +196,14 @@ class Game(Players):
         with tf.GradientTape() as tape:
             logits = self._discriminate(both, training=True)
             adversarial = self._loss.discriminator(logits[:count], logits[count:])
-            loss = adversarial + self._penalty(both if self._loss.paired else real, step)
-        self._update(tape, loss, self.discriminator, self._discriminator_optimizer)
+            loss = adversarial + self._penalty(both if self._loss.paired else real, step, penalised)
+            objective = own_share(loss)
+        self._update(tape, objective, self.discriminator, self._discriminator_optimizer)
         correct = tf.concat([logits[:count] > 0, logits[count:] <= 0], axis=0)
         return adversarial, tf.reduce_mean(tf.cast(correct, tf.float32))
 
-    def _penalty(self, inputs: list[tf.Tensor], step: tf.Tensor) -> tf.Tensor:
-        """The gradient penalty, on every n-th step with n times the weight.
+    def _penalty(self, inputs: list[tf.Tensor], step: tf.Tensor, due: bool | None) -> tf.Tensor:
+        """The gradient penalty, on every n-th step with n times the weight; the graph decides unless ``due`` does.
 
         "Lazy regularisation": Karras et al. 2020, StyleGAN2 (arXiv:1912.04958, section 3.1).
         """
@@ -189,10 +214,12 @@ class Game(Players):
         kinds = 2 if self._loss.paired else 1  # real and forged each bring their own mean
         weight = kinds * section.gradient_penalty / 2 * section.gradient_penalty_interval
 
-        def penalised() -> tf.Tensor:
+        def penalty() -> tf.Tensor:
             return weight * gradient_penalty(lambda seen: self._discriminate([seen, *classes], training=True), images)
 
-        return tf.cond(step % section.gradient_penalty_interval == 0, penalised, lambda: 0.0)
+        if due is not None:
+            return penalty() if due else 0.0
+        return tf.cond(step % section.gradient_penalty_interval == 0, penalty, lambda: 0.0)
 
 
 def follow(averaged: keras.Model, model: keras.Model, decay: float) -> None:

@@ -16,6 +16,7 @@ from synthgen.errors import SynthgenError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
 from synthgen.generator import LEAKY_SLOPE, STEM_SIDE
 from synthgen.recipe import GameRecipe, Recipe
+from synthgen.replicas import Part, own_part, sum_over_replicas
 
 if keras.backend.backend() != "tensorflow":
     raise SynthgenError(
@@ -78,7 +79,7 @@ def build_discriminator(recipe: GameRecipe) -> keras.Model:
         hidden = wrap(layers.Dense(section.dense_units))(hidden)
         hidden = _activation(section.activation)(hidden)
     if section.dropout:
-        hidden = layers.Dropout(section.dropout)(hidden)
+        hidden = Dropout(section.dropout)(hidden)
     logit = wrap(layers.Dense(1))(hidden)
     if recipe.conditional:
         class_one_hot = layers.Input((NUM_CLASSES,), name="class")
@@ -133,12 +134,39 @@ class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]  # na
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training:
             return super().call(inputs, training=False)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
-        )
+        part = own_part()
+        if part is None:
+            outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+                inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+            )
+        else:
+            outputs, mean, variance = self._over_all_replicas(inputs, part)
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(average * self.momentum + value * (1.0 - self.momentum))
         return outputs
+
+    def _over_all_replicas(self, inputs: tf.Tensor, part: Part) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What the fused kernel gives for the whole batch: mean and unbiased variance too; outputs of this part."""
+        *axes, _ = range(len(inputs.shape))
+        count = tf.cast(part.count * tf.reduce_prod(tf.shape(inputs)[1:-1]), tf.float32)
+        mean = sum_over_replicas(tf.reduce_sum(inputs, axes)) / count
+        variance = sum_over_replicas(tf.reduce_sum(tf.square(inputs - mean), axes)) / count
+        outputs = tf.nn.batch_normalization(inputs, mean, variance, self.beta, self.gamma, self.epsilon)
+        return outputs, mean, variance * count / (count - 1.0)
+
+
+class Dropout(layers.Dropout):  # type: ignore[misc]
+    """Keras's own; where a batch is shared out among replicas each row loses what it would lose on one device."""
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        part = own_part()
+        if part is None or not training:
+            return super().call(inputs, training=training)
+
+        def kept(shape: tf.Tensor) -> tf.Tensor:
+            return keras.random.dropout(tf.ones(shape), self.rate, seed=self.seed_generator)
+
+        return inputs * part.drawn(kept, like=inputs)
 
 
 def _normalised(hidden: Any) -> Any:

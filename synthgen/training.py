@@ -8,10 +8,10 @@ unbroken one.
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,13 @@ from synthgen.pictures import save_contact_sheet
 from synthgen.recipe import Recipe
 from synthgen.shards import BLOCK_IMAGES, LabelRule, latents
 from synthgen.statement import no_guarantee
+from synthgen.strategy import Strategy, workers_in_reach
 from synthgen.training_plan import TrainingPlan, epoch_order
 from synthgen.training_state import STATE_NAME, open_state, read_header, write_metrics, write_state
 
 if TYPE_CHECKING:
     from synthgen.game import Game
+    from synthgen.replicas import Replicas
 
 LOCK_NAME = ".lock"
 _NO_SIGNAL_LOSS = 1e-4  # a discriminator this sure of itself gives the generator nothing to learn from
@@ -56,8 +58,33 @@ class EpochSummary:
 
 OnStep = Callable[[int, int, dict[str, float]], None]  # (steps done, of, the last batch's figures)
 OnEpoch = Callable[[EpochSummary], None]
+OnReplicas = Callable[[int], None]
 
 
+@overload
+def train(
+    plan: TrainingPlan,
+    out: Path,
+    *,
+    resume: bool = ...,
+    on_step: OnStep = ...,
+    on_epoch: OnEpoch = ...,
+    should_stop: Callable[[], bool] = ...,
+    on_replicas: OnReplicas = ...,
+    strategy: None = None,
+) -> Checkpoint: ...
+@overload
+def train(
+    plan: TrainingPlan,
+    out: Path,
+    *,
+    resume: bool = ...,
+    on_step: OnStep = ...,
+    on_epoch: OnEpoch = ...,
+    should_stop: Callable[[], bool] = ...,
+    on_replicas: OnReplicas = ...,
+    strategy: Strategy | None,
+) -> Checkpoint | None: ...
 def train(
     plan: TrainingPlan,
     out: Path,
@@ -66,7 +93,9 @@ def train(
     on_step: OnStep = lambda done, of, figures: None,
     on_epoch: OnEpoch = lambda summary: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Checkpoint:
+    on_replicas: OnReplicas = lambda count: None,
+    strategy: Strategy | None = None,
+) -> Checkpoint | None:
     """Train a generator and leave its checkpoint in ``out``.
 
     Args:
@@ -77,22 +106,53 @@ def train(
         on_step: called after every batch.
         on_epoch: called after every epoch.
         should_stop: asked after every batch; when true the state is saved and ``Interrupted`` raised.
+        on_replicas: with a strategy, called once it is known how many replicas share every batch.
+        strategy: share every batch out among devices or workers, see ``choose_strategy``; the losses are those of one
+            device, to rounding. Workers all call this with the same arguments, and the chief alone writes; to resume,
+            all must be able to read ``out``.
+
+    Returns:
+        The checkpoint; None in a worker that is not the chief.
 
     Raises:
-        UsageError: ``out`` holds another run, or there is nothing to resume.
-        TrainingError: the losses are no numbers any more or the game has collapsed; the last good state is kept.
-        Interrupted: stopped on request; go on with ``resume``.
+        UsageError: ``out`` holds another run, there is nothing to resume, or there are fewer devices, or images in a
+            batch, than replicas.
+        TrainingError: the losses are no numbers any more, the game has collapsed, or another worker is gone; the last
+            good state is kept.
+        Interrupted: stopped on request, of any worker; go on with ``resume``.
     """
-    with run_folder(out, resume):
+    with ExitStack() as held:
+        replicas = None
+        if strategy is not None:  # before the folder is looked at: workers that have met notice when one of them fails
+            held.enter_context(workers_in_reach(strategy))
+            replicas = _replicas(strategy, plan)
+            on_replicas(replicas.count)
+        if strategy is None or strategy.is_chief:
+            held.enter_context(run_folder(out, resume))
         import_tensorflow()
         from synthgen.game import Game
 
-        run = _Run(plan, out, Game(plan.recipe, plan.seed, plan.total_steps))
+        run = _Run(plan, out, Game(plan.recipe, plan.seed, plan.total_steps, replicas))
         if resume:
             run.restore()
         else:
             run.save_state()  # from here on the run can be resumed, whatever happens
         return _play_on(run, on_step, on_epoch, should_stop)
+
+
+def _replicas(strategy: Strategy, plan: TrainingPlan) -> "Replicas":
+    import_tensorflow()
+    from synthgen.replicas import Replicas
+
+    replicas = Replicas(strategy)
+    size = plan.recipe.training.batch_size
+    smallest = len(plan.data) % size or size
+    if smallest < replicas.count:
+        raise UsageError(
+            f"training.batch_size = {size}: an epoch's last batch has {smallest} of {len(plan.data):,} images; "
+            f"expected at least one for each of the {replicas.count} replicas; choose another size or fewer devices"
+        )
+    return replicas
 
 
 @contextmanager
@@ -122,17 +182,19 @@ def run_folder(out: Path, resume: bool, *, may_hold: Collection[str] = ()) -> It
         raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
 
 
-def _play_on(run: "_Run", on_step: OnStep, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> Checkpoint:
+def _play_on(run: "_Run", on_step: OnStep, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> Checkpoint | None:
     plan = run.plan
     while run.step < plan.total_steps:
         figures = run.advance()
         on_step(run.step, plan.total_steps, figures)
         if run.at_epoch_end:
             on_epoch(run.finish_epoch())
-        if should_stop() and run.step < plan.total_steps:
+        if run.replicas.any(should_stop()) and run.step < plan.total_steps:
             run.save_state()
             raise Interrupted(f"stopped after {run.step} of {plan.total_steps} steps, all saved; go on with --resume")
-    return run.complete()
+    checkpoint = run.complete()
+    run.replicas.any(False)  # no worker goes home before the chief has written everything
+    return checkpoint
 
 
 def resumable_recipe(out: Path) -> tuple[Recipe, int]:
@@ -150,6 +212,7 @@ class _Run:
 
     def __init__(self, plan: TrainingPlan, out: Path, game: "Game") -> None:
         self.plan, self.out, self.game = plan, out, game
+        self.replicas = game.replicas
         self.step = 0
         self.history: list[EpochSummary] = []
         self._sums = dict.fromkeys(_FIGURES, 0.0)  # over the epoch so far
@@ -194,7 +257,8 @@ class _Run:
         self.history.append(summary)
         self._sums, self._counts = dict.fromkeys(_FIGURES, 0.0), dict.fromkeys(_FIGURES, 0)
         self._seconds = 0.0
-        if epoch % self.plan.recipe.training.sample_every_epochs == 0 or self.step == self.plan.total_steps:
+        due = epoch % self.plan.recipe.training.sample_every_epochs == 0 or self.step == self.plan.total_steps
+        if due and self.replicas.is_chief:
             self._save_samples(self.out / "samples" / f"epoch-{epoch:04d}.png", images)
             self._save_checkpoint(images)
         self.save_state()
@@ -202,6 +266,8 @@ class _Run:
 
     def save_state(self) -> None:
         """Publish all that a resumed run needs, in one file, and the metrics table beside it."""
+        if not self.replicas.is_chief:
+            return
         header = {
             **self._identity(),
             "step": self.step,
@@ -218,6 +284,9 @@ class _Run:
         header = read_header(self.out)
         wanted = self._identity()
         different = [name for name, value in wanted.items() if header.get(name) != value]
+        if different == ["strategy"]:  # other replicas, other rounding
+            begun = _describe_strategy(header.get("strategy"))
+            raise UsageError(f"{self.out}: was begun with {begun}; go on with the same, or choose another --out")
         if different:
             raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
         with open_state(self.out) as state:
@@ -227,8 +296,10 @@ class _Run:
         self._sums, self._counts, self._seconds = header["sums"], header["counts"], header["seconds"]
         self._batches = self._follow_order()
 
-    def complete(self) -> Checkpoint:
-        """The checkpoint that the last epoch left; the state to resume from is of no more use."""
+    def complete(self) -> Checkpoint | None:
+        """The checkpoint that the last epoch left, for the chief; the state to resume from is of no more use."""
+        if not self.replicas.is_chief:
+            return None
         checkpoint = load_checkpoint(self.out)
         (self.out / STATE_NAME).unlink(missing_ok=True)
         return checkpoint
@@ -240,6 +311,7 @@ class _Run:
             "seed": self.plan.seed,
             "data": self.plan.data.sha256,
             "made_with": made_with(),
+            "strategy": self.replicas.describe(),
         }
 
     def _save_checkpoint(self, images: npt.NDArray[np.uint8]) -> None:
@@ -255,6 +327,8 @@ class _Run:
             "history": [asdict(summary) for summary in self.history],
             "made_with": made_with(),
         }
+        if strategy := self.replicas.describe():
+            training["strategy"] = strategy
         privacy = no_guarantee(self._describe_data())
         save_checkpoint(self.out, self.game.best_generator, self.plan.recipe, privacy, training)
 
@@ -299,6 +373,14 @@ class _Run:
 
     def _save_samples(self, path: Path, images: npt.NDArray[np.uint8]) -> None:
         save_contact_sheet(path, images, columns=10 if self.plan.recipe.conditional else 9)
+
+
+def _describe_strategy(record: dict[str, Any] | None) -> str:
+    """What a record of ``Replicas.describe`` says, for people."""
+    if record is None:
+        return "no --strategy"
+    workers = f", {record['workers']} workers" if record["workers"] > 1 else ""
+    return f"--strategy {record['name']}{workers}, {record['replicas']} replicas"
 
 
 _FIGURES = ("generator_loss", "discriminator_loss", "generator_accuracy", "discriminator_accuracy")

@@ -22,8 +22,9 @@ LAYERS = [
         "privacy.mechanisms",
         "privacy.accounting",
         "privacy.per_example",
+        "strategy",
     },
-    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.ledger"},
+    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.ledger", "replicas"},
     {"generator"},
     {
         "statement",
@@ -82,6 +83,7 @@ HEAVY = {
     "privacy.per_example",
     "private_game",
     "reference",
+    "replicas",
 }
 LIGHT = sorted(set(RANK) - HEAVY - {"__main__"})
 
