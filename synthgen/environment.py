@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-_DRAWING, _TRAINING = ("numpy", "h5py"), ("tensorflow", "keras", "pillow")
+_DRAWING, _TRAINING = ("numpy", "h5py", "zlib-ng"), ("tensorflow", "keras", "pillow")
 _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "sve")
 
 
