@@ -24,7 +24,7 @@ from synthgen.writers import check_format
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _ROUND_TRIP_IMAGES = BLOCK_IMAGES
 # Bytes an image takes on the disk, measured on 60,000 and rounded up; a PNG fills a block of the file system.
-_BYTES_AN_IMAGE = {"tfrecord": 650, "hdf5": 500, "png": 4_300, "idx": 500, "idx-raw": 800, "npz": 500}
+_BYTES_AN_IMAGE = {"tfrecord": 750, "hdf5": 500, "png": 4_300, "idx": 500, "idx-raw": 800, "npz": 500}
 
 
 @dataclass(frozen=True, kw_only=True)
