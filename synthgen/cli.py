@@ -70,11 +70,11 @@ def train(
     delta: Annotated[float | None, typer.Option(help="Of the privacy budget. [default: the recipe's]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     release: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="RUN",
-            help="Train anew on what the private run in this folder released, by its recipe and --set: no image is "
-            "looked at, and no budget spent.",
+            help="Train anew on what a private run released (its folder, or private, which is built in), by its recipe "
+            "and --set: no image is looked at, and no budget spent.",
         ),
     ] = None,
     strategy: Annotated[

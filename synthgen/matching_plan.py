@@ -103,11 +103,11 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
     return MatchingPlan(recipe=recipe, data=data, images=len(data), seed=seed, budget=budget, look=look)
 
 
-def plan_matching_anew(source: Path, overrides: Sequence[str] = (), seed: int = 0) -> MatchingPlan:
+def plan_matching_anew(run: str | Path, overrides: Sequence[str] = (), seed: int = 0) -> MatchingPlan:
     """Plan another generator on what a finished run released: post-processing, which looks at no image.
 
     Args:
-        source: the folder that the run left.
+        run: the folder that the run left, or the name of a built-in checkpoint that comes with its release.
         overrides: ``section.key=value`` changes of its recipe's generator, latents or training.
         seed: 0 to 2^32 - 1.
 
@@ -117,7 +117,8 @@ def plan_matching_anew(source: Path, overrides: Sequence[str] = (), seed: int = 
         CheckpointError, PrivacyError: the run's checkpoint, ledger or release is spoilt.
     """
     expect_training_seed(seed)
-    checkpoint = load_checkpoint(source)
+    checkpoint = load_checkpoint(run)
+    source = checkpoint.path
     before, proof = checkpoint.recipe, checkpoint.privacy.proof
     if not isinstance(before, StatisticsRecipe) or proof is None:
         raise UsageError(f"{source}: a run of recipe '{before.name}' releases no statistics to train on anew")
