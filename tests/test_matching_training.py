@@ -9,6 +9,7 @@ from conftest import DATA, SAMPLE
 from typer.testing import CliRunner
 
 from synthgen import matching_training
+from synthgen.checkpoint import load_checkpoint
 from synthgen.cli import app
 from synthgen.datasets import load_real_images
 from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
@@ -390,3 +391,12 @@ def test_a_release_without_a_students_look_that_was_cut_short_is_its_ledgers_out
     for ledger in (Ledger((teacher, embedding)), Ledger((embedding, teacher, student))):
         with pytest.raises(PrivacyError, match="not the outcome of the ledger"):
             release.expect_outcome_of(ledger, unbroken.path)
+
+
+def test_the_built_in_release_is_there_to_train_on():
+    """Any user may train another generator under the shipped guarantee, without the images."""
+    shipped = load_checkpoint("private")
+    plan = plan_matching_anew("private", ["generator.stem_filters=128"])
+    assert plan.data is None
+    assert plan.look.mechanisms == shipped.privacy.proof.ledger.mechanisms
+    assert plan.images == 60_000
