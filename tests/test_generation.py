@@ -205,8 +205,10 @@ def test_a_users_keras_settings_change_no_network(tiny_checkpoint, tmp_path):
 
 
 def test_sigkill_then_resume_gives_the_digest_of_an_unbroken_export(synthgen, tiny_checkpoint, export, tmp_path):
-    whole = export(tmp_path / "whole", count=6000, shards=10, file_format="tfrecord")
-    arguments = ["--checkpoint", tiny_checkpoint.path, "--count", 6000, "--shards", 10, "--allow-unprotected"]
+    count, shards = 20_000, 10  # long enough not to be over before it is killed
+    whole = export(tmp_path / "whole", count=count, shards=shards, file_format="tfrecord")
+    arguments = ["--checkpoint", tiny_checkpoint.path, "--count", count, "--shards", shards, "--allow-unprotected"]
+    arguments += ["--workers", 1]
     command = [sys.executable, "-m", "synthgen", "export", *map(str, arguments), "--out", str(tmp_path / "killed")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120

@@ -324,14 +324,15 @@ def test_small_sets_are_drawn_by_one_process():
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the processes in /proc")
 @pytest.mark.parametrize("victim", ["worker", "parent"])
-def test_a_killed_process_takes_the_crew_with_it_and_the_export_resumes(tiny_checkpoint, whole, tmp_path, victim: str):
-    arguments = ["--checkpoint", tiny_checkpoint.path, "--count", COUNT, "--shards", SHARDS, "--format", "npz"]
+def test_a_killed_process_takes_the_crew_with_it_and_the_export_resumes(tiny_checkpoint, tmp_path, victim: str):
+    count = 20_000  # long enough not to be over before it is killed
+    arguments = ["--checkpoint", tiny_checkpoint.path, "--count", count, "--shards", SHARDS, "--format", "npz"]
     arguments += ["--allow-unprotected", "--workers", 2, "--out", tmp_path / "set"]
     command = [sys.executable, "-m", "synthgen", "export", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     workers = []
     while len(workers) < 2 and process.poll() is None:
-        time.sleep(0.05)
+        time.sleep(0.005)
         workers = [pid for pid in children(process.pid) if "spawn_main" in command_line(pid)]
     os.kill(workers[0] if victim == "worker" else process.pid, signal.SIGKILL)
     _, told = process.communicate(timeout=120)
@@ -344,7 +345,8 @@ def test_a_killed_process_takes_the_crew_with_it_and_the_export_resumes(tiny_che
         time.sleep(0.05)
     assert not any(command_line(pid) for pid in workers)
     assert not (tmp_path / "set" / "manifest.json").exists()
-    plan = request(tiny_checkpoint)
+    plan = plan_export(tiny_checkpoint, count=count, file_format="npz", shards=SHARDS)
+    whole = generate(tiny_checkpoint, plan, tmp_path / "whole", allow_unprotected=True)
     assert generate(tiny_checkpoint, plan, tmp_path / "set", resume=True, allow_unprotected=True) == whole
 
 
@@ -375,10 +377,13 @@ def test_shares_and_merge_on_the_command_line(tiny_checkpoint, whole, tmp_path):
 
 
 def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    with contextlib.suppress(OSError):  # it may end while it is looked at
-        return [int(child) for task in tasks for child in task.read_text().split()]
-    return []
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it may end while it is looked at
+            _, _, fields = status.read_text().rpartition(")")  # behind the name, which may hold anything
+            if int(fields.split()[1]) == pid:
+                found.append(int(status.parent.name))
+    return found
 
 
 def command_line(pid: int) -> str:
