@@ -23,7 +23,7 @@ if keras.backend.backend() != "tensorflow":
         f"Keras runs on {keras.backend.backend()} here; synthgen needs KERAS_BACKEND=tensorflow, or none set"
     )
 
-# A user's keras.json must not change a pixel.
+# A user's keras.json must not change a network.
 keras.config.set_floatx("float32")
 keras.config.set_dtype_policy("float32")
 keras.config.set_image_data_format("channels_last")
