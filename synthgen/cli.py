@@ -58,7 +58,9 @@ def main() -> NoReturn:
 def train(
     recipe: Annotated[str | None, typer.Option(help="Recipe name or TOML file. [default: private]")] = None,
     data: Annotated[Path | None, typer.Option(help=_DATA)] = None,
-    out: Annotated[Path | None, typer.Option(help="Checkpoint folder. [default: runs/RECIPE, after --release runs/RECIPE-anew]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder. [default: runs/RECIPE; with --release runs/RECIPE-anew]")
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
