@@ -77,8 +77,7 @@ class Checkpoint:
             CheckpointError: the weights do not fit the recipe's architecture.
         """
         arrays = dict(_read_arrays(self.path / WEIGHTS_NAME))
-        if _identity(arrays.items(), self.identified) != self.sha256:
-            raise CheckpointError(f"{self.path}: changed while it was read; is a training at work there?")
+        self._expect_unchanged(_identity(arrays.items(), self.identified))
         try:
             return Generator(self.recipe, arrays)
         except ValueError as error:
@@ -101,9 +100,12 @@ class Checkpoint:
         except (ValueError, KeyError, OSError, UserWarning) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {reason}") from error
-        if weights_sha256(self.path / WEIGHTS_NAME, self.identified) != self.sha256:
-            raise CheckpointError(f"{self.path}: changed while it was read; is a training at work there?")
+        self._expect_unchanged(weights_sha256(self.path / WEIGHTS_NAME, self.identified))
         return model
+
+    def _expect_unchanged(self, found: str) -> None:
+        if found != self.sha256:
+            raise CheckpointError(f"{self.path}: changed while it was read; is a training at work there?")
 
 
 def builtin_checkpoints() -> dict[str, Path]:

@@ -11,7 +11,7 @@ from synthgen.privacy.accounting import Budget, calibrated, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME, Mechanism, OpenLedger
 from synthgen.privacy.release import RELEASE_NAME, LookPlan, Release
 from synthgen.recipe import Recipe, StatisticsRecipe, with_overrides
-from synthgen.training_plan import expect_enough, expect_training_seed, training_images
+from synthgen.training_plan import budget_of, expect_enough, expect_training_seed, training_images
 from synthgen.training_state import read_header
 
 _CLIP_NORM = 1.0  # of the teacher's gradients; the embedding's sensitivity is 1 by construction
@@ -87,19 +87,12 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
         DataError: the real images are missing or malformed.
     """
     expect_training_seed(seed)
-    assert recipe.privacy is not None  # the recipe sees to it
-    budget = Budget(recipe.privacy.epsilon, recipe.privacy.delta)
+    budget = budget_of(recipe)
     data = training_images(recipe, data_folder)
     section = recipe.look
     expect_enough("look.teacher_batch_size", section.teacher_batch_size, data)
     scale = calibrated(lambda scale: _mechanisms(recipe, len(data), scale), budget)
-    teacher, embedding, *students = _mechanisms(recipe, len(data), scale)
-    look = LookPlan(
-        teacher=teacher,
-        embedding=embedding,
-        students=tuple(students),
-        learning_rate=section.teacher_learning_rate,
-    )
+    look = _look(recipe, _mechanisms(recipe, len(data), scale))
     return MatchingPlan(recipe=recipe, data=data, images=len(data), seed=seed, budget=budget, look=look)
 
 
@@ -149,22 +142,25 @@ def plan_matching_resumed(out: Path) -> MatchingPlan | None:
 
 def _plan_on(source: Path, recipe: StatisticsRecipe, seed: int) -> MatchingPlan:
     """A plan on the ledger and the release in ``source``."""
-    assert recipe.privacy is not None  # the recipe sees to it
-    budget = Budget(recipe.privacy.epsilon, recipe.privacy.delta)
+    budget = budget_of(recipe)
     for name in (LEDGER_NAME, RELEASE_NAME):
         if not (source / name).is_file():
             raise UsageError(f"{source}: no {name} here; expected the folder that synthgen train left")
     ledger = OpenLedger.open(source / LEDGER_NAME, budget).ledger
     Release.load(source / RELEASE_NAME).expect_outcome_of(ledger, source / RELEASE_NAME)
-    teacher, embedding, *students = ledger.mechanisms
-    look = LookPlan(
+    look = _look(recipe, ledger.mechanisms)
+    images = round(recipe.look.teacher_batch_size / look.teacher.sampling_probability)
+    return MatchingPlan(recipe=recipe, data=None, images=images, seed=seed, budget=budget, look=look, source=source)
+
+
+def _look(recipe: StatisticsRecipe, mechanisms: Sequence[Mechanism]) -> LookPlan:
+    teacher, embedding, *students = mechanisms
+    return LookPlan(
         teacher=teacher,
         embedding=embedding,
         students=tuple(students),
         learning_rate=recipe.look.teacher_learning_rate,
     )
-    images = round(recipe.look.teacher_batch_size / teacher.sampling_probability)
-    return MatchingPlan(recipe=recipe, data=None, images=images, seed=seed, budget=budget, look=look, source=source)
 
 
 def _mechanisms(recipe: StatisticsRecipe, images: int, scale: float) -> Sequence[Mechanism]:

@@ -97,9 +97,7 @@ def _adopt(source: Path, plan: MatchingPlan, out: Path) -> OpenLedger:
         with publish(out / name) as partial:
             shutil.copyfile(source / name, partial)
     ledger = OpenLedger.open(out / LEDGER_NAME, plan.budget)
-    write_state(
-        out, {**_identity(plan), "step": 0, "charged": ledger.ledger.to_list(), "anew": True}, {}
-    )  # last: all is there
+    write_state(out, _header(plan, ledger, step=0), {})  # last: it says that all is there
     return ledger
 
 
@@ -118,7 +116,7 @@ def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStag
         )
     if (free := shutil.disk_usage(out).free) < _LEAST_FREE_BYTES:  # found out before the budget is spent
         raise TrainingError(f"{out}: only {free / 1e6:.0f} MB are free; make room for {_LEAST_FREE_BYTES / 1e6:.0f} MB")
-    write_state(out, {**_identity(plan), "step": 0, "charged": []}, {})  # what --resume will look for
+    write_state(out, _header(plan, ledger, step=0), {})  # what --resume will look for
     assert plan.data is not None  # else the ledger is charged
     release = look_privately(plan.data.images, plan.data.labels, plan.look, ledger.charge, on_stage)
     release.save(path)
@@ -225,13 +223,10 @@ class _Run:
     def save_state(self) -> None:
         """Publish all that a resumed run needs, in one file, and the metrics table beside it."""
         header = {
-            **_identity(self.plan),
-            "step": self.step,
+            **_header(self.plan, self._ledger, self.step),
             "figures": self.figures,
             "seconds": self._seconds,
             "history": [asdict(progress) for progress in self.history],
-            "charged": self._ledger.ledger.to_list(),
-            "anew": self.plan.data is None,
         }
         write_state(self.out, header, self._matching.state())
         write_metrics(self.out, MatchingProgress, self.history)
@@ -281,6 +276,11 @@ def _expect_same_run(plan: MatchingPlan, out: Path, ledger: OpenLedger) -> None:
     before = Ledger.from_list(header["charged"]).mechanisms
     if charged != plan.look.mechanisms[: len(charged)] or before != charged[: len(before)]:
         raise PrivacyError(f"{out}: {LEDGER_NAME} is not this run's; start anew in another --out")
+
+
+def _header(plan: MatchingPlan, ledger: OpenLedger, step: int) -> dict[str, Any]:
+    """What every state of a run says: which run it is, how far, what it has spent, and whether it looks at all."""
+    return {**_identity(plan), "step": step, "charged": ledger.ledger.to_list(), "anew": plan.data is None}
 
 
 def _identity(plan: MatchingPlan) -> dict[str, Any]:

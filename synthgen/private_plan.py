@@ -7,7 +7,7 @@ from synthgen.datasets import RealImages
 from synthgen.privacy.accounting import Budget, calibrated, epsilon_of
 from synthgen.privacy.ledger import Mechanism
 from synthgen.recipe import PrivateAdversarialRecipe
-from synthgen.training_plan import expect_enough, expect_training_seed, training_images
+from synthgen.training_plan import budget_of, expect_enough, expect_training_seed, training_images
 
 _STAGES = (0.25, 0.5, 0.75, 1.0)
 
@@ -71,8 +71,7 @@ def plan_private_training(
         DataError: the real images are missing or malformed.
     """
     expect_training_seed(seed)
-    assert recipe.privacy is not None  # the recipe sees to it
-    budget = Budget(recipe.privacy.epsilon, recipe.privacy.delta)
+    budget = budget_of(recipe)
     data = training_images(recipe, data_folder)
     section = recipe.training
     expect_enough("training.batch_size", section.batch_size, data)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -61,29 +61,21 @@ OnEpoch = Callable[[EpochSummary], None]
 OnReplicas = Callable[[int], None]
 
 
+class _Options(TypedDict, total=False):
+    """What ``train`` may be told beside the strategy, which alone decides whether a checkpoint is certain."""
+
+    resume: bool
+    on_step: OnStep
+    on_epoch: OnEpoch
+    should_stop: Callable[[], bool]
+    on_replicas: OnReplicas
+
+
+@overload
+def train(plan: TrainingPlan, out: Path, *, strategy: None = None, **options: Unpack[_Options]) -> Checkpoint: ...
 @overload
 def train(
-    plan: TrainingPlan,
-    out: Path,
-    *,
-    resume: bool = ...,
-    on_step: OnStep = ...,
-    on_epoch: OnEpoch = ...,
-    should_stop: Callable[[], bool] = ...,
-    on_replicas: OnReplicas = ...,
-    strategy: None = None,
-) -> Checkpoint: ...
-@overload
-def train(
-    plan: TrainingPlan,
-    out: Path,
-    *,
-    resume: bool = ...,
-    on_step: OnStep = ...,
-    on_epoch: OnEpoch = ...,
-    should_stop: Callable[[], bool] = ...,
-    on_replicas: OnReplicas = ...,
-    strategy: Strategy | None,
+    plan: TrainingPlan, out: Path, *, strategy: Strategy | None, **options: Unpack[_Options]
 ) -> Checkpoint | None: ...
 def train(
     plan: TrainingPlan,

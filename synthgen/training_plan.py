@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from synthgen.datasets import RealImages, load_real_images
 from synthgen.errors import UsageError
+from synthgen.privacy.accounting import Budget
 from synthgen.recipe import AdversarialRecipe, Recipe
 
 MAX_TRAINING_SEED = (1 << 32) - 1
@@ -65,6 +66,12 @@ def expect_training_seed(seed: int) -> None:
     """Raise UsageError unless the seed is within 0 to 2^32 - 1."""
     if not 0 <= seed <= MAX_TRAINING_SEED:
         raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
+
+
+def budget_of(recipe: Recipe) -> Budget:
+    """What a private recipe may spend."""
+    assert recipe.privacy is not None  # the recipe sees to it
+    return Budget(recipe.privacy.epsilon, recipe.privacy.delta)
 
 
 def expect_enough(key: str, batch_size: int, data: RealImages) -> None:
