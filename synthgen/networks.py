@@ -93,8 +93,8 @@ def build_discriminator(recipe: GameRecipe) -> keras.Model:
 def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callable[..., npt.NDArray[np.uint8]]:
     """The generator as (latents (batch, size), labels (batch,) or None) → uint8 images (batch, 28, 28).
 
-    Traced once, at one batch shape and with ``training=False``, so that a pixel depends on its own latent alone; and
-    on the processor even where there is a GPU, which would round otherwise.
+    For the pictures of a training, and to hold ``generator.Generator``, which draws the sets, against. Traced once, at
+    one batch shape, with ``training=False``, and on the processor even where there is a GPU, which rounds otherwise.
     """
     latent_spec = tf.TensorSpec((batch, recipe.latent.size), tf.float32)
 
