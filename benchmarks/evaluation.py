@@ -24,17 +24,17 @@ import time
 from pathlib import Path
 
 import synthgen
-from synthgen.checkpoint import Checkpoint
-from synthgen.generation import write_set
+from synthgen.export.run import write_set
+from synthgen.model.checkpoint import Checkpoint
 
 QUICK_LIMIT_S, FULL_LIMIT_S, MEMORY_LIMIT_GB = 90, 360, 3
 
 
 def stand_in(scratch: Path) -> Checkpoint:
     """An untrained generator, for the real images' set to name as its origin."""
-    from synthgen.checkpoint import save_checkpoint
-    from synthgen.networks import build_generator
-    from synthgen.statement import no_guarantee
+    from synthgen.model.checkpoint import save_checkpoint
+    from synthgen.model.networks import build_generator
+    from synthgen.privacy.statement import no_guarantee
 
     recipe = synthgen.load_recipe("smoke")
     origin = no_guarantee("nothing: these are the real training images, written as a set to test the yardstick")

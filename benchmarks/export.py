@@ -36,8 +36,8 @@ began = time.monotonic()
 from pathlib import Path
 import h5py, keras, numpy as np, tensorflow as tf
 from PIL import Image
-from synthgen.networks import build_generator
-from synthgen.recipe import load_recipe
+from synthgen.model.networks import build_generator
+from synthgen.model.recipe import load_recipe
 count, scratch = int(sys.argv[1]), Path(sys.argv[2])
 recipe = load_recipe("notebook")
 generator = build_generator(recipe)
@@ -84,8 +84,8 @@ DRAW = """
 import json, os, sys, time
 os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 import synthgen
-from synthgen.sampling import block_sampler
-from synthgen.shards import LabelRule, latents
+from synthgen.model.sampling import block_sampler
+from synthgen.index import LabelRule, latents
 
 checkpoint, rule, block = synthgen.load_checkpoint(), LabelRule.parse("balanced"), 256
 
@@ -101,7 +101,7 @@ def best(draw):
 told = {"numpy": best(block_sampler(checkpoint, 0, rule))}
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
-from synthgen.networks import pixel_function
+from synthgen.model.networks import pixel_function
 function = pixel_function(checkpoint.keras_model(), checkpoint.recipe, block)
 size = checkpoint.recipe.latent.size
 told["keras"] = best(lambda i: function(latents(0, i, size, "gaussian"), rule.labels(0, i)))

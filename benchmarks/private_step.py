@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from synthgen.fashion import NUM_CLASSES
-from synthgen.networks import build_discriminator
+from synthgen.model.networks import build_discriminator
+from synthgen.model.recipe import PrivateAdversarialRecipe, load_recipe
 from synthgen.privacy.per_example import ClippedGradients
-from synthgen.recipe import PrivateAdversarialRecipe, load_recipe
 
 EXAMPLES, REPEATS = 256, 20
 

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import synthgen
-from synthgen.classifiers import predicted_labels, train_small_cnn
-from synthgen.reference import REFERENCE_PATH, REFERENCE_SHA256, save_reference
+from synthgen.evaluation.classifiers import predicted_labels, train_small_cnn
+from synthgen.evaluation.reference import REFERENCE_PATH, REFERENCE_SHA256, save_reference
 
 
 def main() -> None:

@@ -15,36 +15,36 @@ __version__ = "0.2.0"
 
 _HOME = {
     "SynthgenError": "errors",
-    "Recipe": "recipe",
-    "load_recipe": "recipe",
-    "builtin_recipes": "recipe",
-    "load_real_images": "datasets",
-    "Checkpoint": "checkpoint",
-    "load_checkpoint": "checkpoint",
-    "plan_training": "training_plan",
-    "choose_strategy": "strategy",
-    "train": "training",
-    "plan_matching": "matching_plan",
-    "plan_matching_anew": "matching_plan",
-    "train_by_matching": "matching_training",
-    "plan_private_training": "private_plan",
-    "train_privately": "private_training",
-    "plan_export": "export_plan",
-    "Job": "export_plan",
-    "generate_shard": "shard_files",
-    "generate": "generation",
-    "generate_share": "generation",
-    "merge": "generation",
-    "Manifest": "manifest",
-    "load_manifest": "manifest",
-    "verify": "verification",
-    "read_set": "verification",
-    "Evaluation": "evaluation",
-    "evaluate": "evaluation",
-    "write_report": "report",
+    "Recipe": "model.recipe",
+    "load_recipe": "model.recipe",
+    "builtin_recipes": "model.recipe",
+    "load_real_images": "real_images",
+    "Checkpoint": "model.checkpoint",
+    "load_checkpoint": "model.checkpoint",
+    "plan_training": "training.plan",
+    "choose_strategy": "training.strategy",
+    "train": "training.adversarial",
+    "plan_matching": "training.matching.plan",
+    "plan_matching_anew": "training.matching.plan",
+    "train_by_matching": "training.matching.run",
+    "plan_private_training": "training.dpgan_plan",
+    "train_privately": "training.dpgan",
+    "plan_export": "export.plan",
+    "Job": "export.plan",
+    "generate_shard": "export.shard",
+    "generate": "export.run",
+    "generate_share": "export.run",
+    "merge": "export.run",
+    "Manifest": "sets.manifest",
+    "load_manifest": "sets.manifest",
+    "verify": "sets.verification",
+    "read_set": "sets.verification",
+    "Evaluation": "evaluation.run",
+    "evaluate": "evaluation.run",
+    "write_report": "evaluation.report",
     "diagnose": "doctor",
-    "plan_splits": "splits",
-    "generate_splits": "splits",
+    "plan_splits": "export.splits",
+    "generate_splits": "export.splits",
 }
 
 __all__ = [
@@ -82,26 +82,26 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from synthgen.checkpoint import Checkpoint, load_checkpoint
-    from synthgen.datasets import load_real_images
     from synthgen.doctor import diagnose
     from synthgen.errors import SynthgenError
-    from synthgen.evaluation import Evaluation, evaluate
-    from synthgen.export_plan import Job, plan_export
-    from synthgen.generation import generate, generate_share, merge
-    from synthgen.manifest import Manifest, load_manifest
-    from synthgen.matching_plan import plan_matching, plan_matching_anew
-    from synthgen.matching_training import train_by_matching
-    from synthgen.private_plan import plan_private_training
-    from synthgen.private_training import train_privately
-    from synthgen.recipe import Recipe, builtin_recipes, load_recipe
-    from synthgen.report import write_report
-    from synthgen.shard_files import generate_shard
-    from synthgen.splits import generate_splits, plan_splits
-    from synthgen.strategy import choose_strategy
-    from synthgen.training import train
-    from synthgen.training_plan import plan_training
-    from synthgen.verification import read_set, verify
+    from synthgen.evaluation.report import write_report
+    from synthgen.evaluation.run import Evaluation, evaluate
+    from synthgen.export.plan import Job, plan_export
+    from synthgen.export.run import generate, generate_share, merge
+    from synthgen.export.shard import generate_shard
+    from synthgen.export.splits import generate_splits, plan_splits
+    from synthgen.model.checkpoint import Checkpoint, load_checkpoint
+    from synthgen.model.recipe import Recipe, builtin_recipes, load_recipe
+    from synthgen.real_images import load_real_images
+    from synthgen.sets.manifest import Manifest, load_manifest
+    from synthgen.sets.verification import read_set, verify
+    from synthgen.training.adversarial import train
+    from synthgen.training.dpgan import train_privately
+    from synthgen.training.dpgan_plan import plan_private_training
+    from synthgen.training.matching.plan import plan_matching, plan_matching_anew
+    from synthgen.training.matching.run import train_by_matching
+    from synthgen.training.plan import plan_training
+    from synthgen.training.strategy import choose_strategy
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ import os
 # TensorFlow's start-up notes are for its developers; set before anything imports it, and only where unset.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from synthgen import cli
+from synthgen.cli import app as cli
 from synthgen.environment import begin_lean_process
 
 

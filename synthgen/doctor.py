@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from synthgen.checkpoint import DEFAULT_CHECKPOINT, builtin_checkpoints, load_checkpoint
-from synthgen.crew import available_cpus
-from synthgen.datasets import find_data, load_real_images
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import SynthgenError
-from synthgen.generation import generate, plan_export
-from synthgen.shards import BLOCK_IMAGES, ShardPlan, default_shards
-from synthgen.verification import verify
-from synthgen.writers import check_format
+from synthgen.export.run import generate, plan_export
+from synthgen.formats.writers import check_format
+from synthgen.index import BLOCK_IMAGES, ShardPlan, default_shards
+from synthgen.model.checkpoint import DEFAULT_CHECKPOINT, builtin_checkpoints, load_checkpoint
+from synthgen.real_images import find_data, load_real_images
+from synthgen.sets.verification import verify
+from synthgen.workers import available_cpus
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _ROUND_TRIP_IMAGES = BLOCK_IMAGES

@@ -15,17 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import SAMPLE
 
-from synthgen import generation
-from synthgen.checkpoint import Checkpoint, save_checkpoint
-from synthgen.generation import generate, plan_export
-from synthgen.manifest import Manifest, manifest_documents
+from synthgen.export import run as export_run
+from synthgen.export.run import generate, plan_export
+from synthgen.model.checkpoint import Checkpoint, save_checkpoint
+from synthgen.model.recipe import PrivacySection, Recipe, load_recipe
 from synthgen.privacy.ledger import Ledger, Mechanism
-from synthgen.recipe import PrivacySection, Recipe, load_recipe
-from synthgen.statement import PrivacyStatement, differential_privacy, no_guarantee
-
-DATA = Path(__file__).parent / "data"
-SAMPLE = ["data.official=false"]  # the tiny sample is real, but not the official 70,000
+from synthgen.privacy.statement import PrivacyStatement, differential_privacy, no_guarantee
+from synthgen.sets.manifest import Manifest, manifest_documents
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -68,7 +66,7 @@ def private_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFac
 def _untrained(recipe: Recipe, path: Path, privacy: PrivacyStatement | None = None) -> Checkpoint:
     import keras
 
-    from synthgen.networks import build_generator
+    from synthgen.model.networks import build_generator
 
     keras.utils.set_random_seed(1)
     return save_checkpoint(path, build_generator(recipe), recipe, privacy or no_guarantee("nothing: untrained"), {})
@@ -92,7 +90,7 @@ def write_set(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFact
 
     def write(images: np.ndarray, labels: np.ndarray | None, **changes: object) -> Path:
         folder = tmp_path_factory.mktemp("written") / "set"
-        manifest = generation.write_set(tiny_checkpoint, folder, images, labels)
+        manifest = export_run.write_set(tiny_checkpoint, folder, images, labels)
         if changes:
             _, documents = manifest_documents(replace(manifest, **changes))
             for name, data in documents.items():
@@ -116,21 +114,24 @@ def synthgen(tmp_path: Path) -> Run:
 # Two processes share the suite file by file: the long files first, so that none is left to one of them at the end.
 _LONG_FILES = (
     "test_readme",
-    "test_training",
-    "test_evaluation",
-    "test_matching_training",
-    "test_generation",
-    "test_cli",
-    "test_mass",
-    "test_survival",
-    "test_private_training",
-    "test_classifiers",
-    "test_report",
-    "test_utility",
-    "test_end_to_end",
+    "training/test_adversarial",
+    "evaluation/test_run",
+    "matching/test_run",
+    "export/test_run",
+    "cli/test_app",
+    "export/test_shares",
+    "export/test_kills",
+    "training/test_dpgan",
+    "evaluation/test_classifiers",
+    "evaluation/test_report",
+    "evaluation/test_utility",
+    "cli/test_end_to_end",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    ranks = {name: rank for rank, name in enumerate(_LONG_FILES)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+    def rank(item: pytest.Item) -> int:
+        name = item.path.with_suffix("").as_posix()
+        return next((rank for rank, long in enumerate(_LONG_FILES) if name.endswith(long)), len(_LONG_FILES))
+
+    items.sort(key=rank)

@@ -1,4 +1,6 @@
-"""Kill exports at seeded moments, resume them, and compare every file with the unbroken set's. Run by test_survival.py.
+"""Kill exports at seeded moments, resume them, compare all files with those of the unbroken set.
+
+Run by tests/export/test_kills.py.
 
     python kill_exports.py FOLDER CHECKPOINT FORMAT ATTEMPTS SEED
 
@@ -18,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-import synthgen.sampling
-from synthgen.checkpoint import load_checkpoint
-from synthgen.claim import WORK_FOLDER
+import synthgen.model.sampling
 from synthgen.errors import ExportError
-from synthgen.generation import generate, plan_export
+from synthgen.export.run import generate, plan_export
+from synthgen.model.checkpoint import load_checkpoint
+from synthgen.sets.manifest import WORK_FOLDER
 
 COUNT = 600  # three blocks
 REFUSED = 3
@@ -82,7 +84,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def main() -> None:
     root, checkpoint_path, file_format, attempts, seed = sys.argv[1:]
-    synthgen.sampling.loaded_generator = cheap_pixels  # type: ignore[assignment]
+    synthgen.model.sampling.loaded_generator = cheap_pixels  # type: ignore[assignment]
     os.sync = lambda: None  # a kill loses nothing that was written; only a power cut would
     checkpoint = load_checkpoint(checkpoint_path)
     shards = 1 if file_format.startswith("idx") else 3

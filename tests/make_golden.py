@@ -11,11 +11,11 @@ from pathlib import Path
 
 import keras
 
-from synthgen.checkpoint import save_checkpoint
-from synthgen.generation import generate, plan_export
-from synthgen.networks import build_generator
-from synthgen.recipe import load_recipe
-from synthgen.statement import no_guarantee
+from synthgen.export.run import generate, plan_export
+from synthgen.model.checkpoint import save_checkpoint
+from synthgen.model.networks import build_generator
+from synthgen.model.recipe import load_recipe
+from synthgen.privacy.statement import no_guarantee
 
 OVERRIDES = ["data.official=false", "latent.size=4", "generator.stem_filters=2", "generator.filters=[2, 2]"]
 

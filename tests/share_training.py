@@ -10,13 +10,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from conftest import DATA, SAMPLE
+from support import DATA, SAMPLE
 
 from synthgen.errors import Interrupted, UsageError
-from synthgen.recipe import load_recipe
-from synthgen.strategy import Strategy, choose_strategy
-from synthgen.training import train
-from synthgen.training_plan import TrainingPlan, plan_training
+from synthgen.model.recipe import load_recipe
+from synthgen.training.adversarial import train
+from synthgen.training.plan import TrainingPlan, plan_training
+from synthgen.training.strategy import Strategy, choose_strategy
 
 # Three batches an epoch, the last of 13 images: six for one replica and seven for the other.
 SHORT = [*SAMPLE, "data.limit=45", "training.batch_size=16", "training.epochs=2"]

@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
-from conftest import DATA
+from support import DATA
 from typer.testing import CliRunner
 
-from synthgen.cli import app
+from synthgen.cli.app import app
 from synthgen.doctor import NOTE, OK, PROBLEM, diagnose
 from synthgen.errors import UsageError
 

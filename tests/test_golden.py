@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthgen.checkpoint import load_checkpoint
-from synthgen.manifest import load_manifest
-from synthgen.verification import read_set, verify
+from synthgen.model.checkpoint import load_checkpoint
+from synthgen.sets.manifest import load_manifest
+from synthgen.sets.verification import read_set, verify
 
 GOLDEN = Path(__file__).parent / "golden"
 RELEASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
@@ -38,8 +38,8 @@ def test_a_set_of_that_release_still_verifies(name: str):
 @pytest.mark.parametrize("release", RELEASES)
 def test_its_pixels_come_again_within_a_rounding(release: str):
     """Equal on the same libraries and processor; elsewhere a pixel may round the other way."""
-    from synthgen.sampling import block_sampler
-    from synthgen.shards import LabelRule
+    from synthgen.index import LabelRule
+    from synthgen.model.sampling import block_sampler
 
     checkpoint = load_checkpoint(GOLDEN / release / "checkpoint")
     manifest = load_manifest(GOLDEN / release / "npz")

@@ -1,6 +1,7 @@
-"""The architecture: a module imports only from lower layers, and the light ones never TensorFlow."""
+"""The architecture: packages import only what stands below them, and only the modules that a package shows."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,123 +10,134 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "synthgen"
 
-LAYERS = [
-    {"errors", "fashion"},
-    {
-        "files",
-        "shards",
-        "environment",
-        "hdf5",
-        "crew",
-        "png",
-        "examples",
-        "privacy.mechanisms",
-        "privacy.accounting",
-        "privacy.per_example",
-        "strategy",
-    },
-    {"batch", "recipe", "pictures", "charts", "fidelity", "neighbours", "privacy.ledger", "replicas"},
-    {"generator"},
-    {
-        "statement",
-        "datasets",
-        "networks",
-        "losses",
-        "memorisation",
-        "training_state",
-        "privacy.teacher",
-        "privacy.audit",
-        "privacy.canaries",
-        "privacy.membership",
-    },
-    {"features", "student"},
-    {"manifest", "privacy.release"},
-    {"writers", "readers", "game", "checkpoint", "claim", "classifiers", "training_plan", "privacy.look_audit"},
-    {"croissant"},
-    {"cards"},
-    {
-        "training",
-        "sampling",
-        "integrity",
-        "utility",
-        "reference",
-        "inception",
-        "private_game",
-        "private_plan",
-        "matching",
-        "matching_plan",
-    },
-    {"export_plan", "outputs", "private_folder"},
-    {"private_training", "matching_training"},
-    {"shard_files"},
-    {"ray_engine"},
-    {"generation"},
-    {"verification", "splits"},
-    {"inspection", "subject", "auditing", "doctor"},
-    {"evaluation"},
-    {"report"},
+# From the ground up. A package or root module imports only from rows before its own.
+RANKS = [
+    {"errors", "environment"},
+    {"fashion", "files", "workers"},
+    {"index", "pictures", "privacy"},
+    {"formats"},
+    {"real_images", "model"},
+    {"sets"},
+    {"training", "export", "evaluation"},
+    {"audit", "doctor"},
     {"__init__"},
     {"cli"},
     {"__main__"},
 ]
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-HEAVY = {
-    "student",
-    "matching_training",
-    "privacy.look_audit",
-    "classifiers",
-    "features",
-    "game",
-    "inception",
-    "losses",
-    "matching",
-    "networks",
+RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
+IMPORTS_ONLY = {"privacy": {"errors", "files"}}  # so that it could be lifted out as a library
+HEAVY = {  # import TensorFlow or Keras when they are imported; nothing else does
+    "audit.look_audit",
+    "evaluation.classifiers",
+    "evaluation.inception",
+    "evaluation.reference",
+    "model.networks",
+    "model.parts",
     "privacy.per_example",
-    "private_game",
-    "reference",
-    "replicas",
+    "training.dpgan_game",
+    "training.game",
+    "training.losses",
+    "training.matching.features",
+    "training.matching.generator",
+    "training.matching.run",
+    "training.matching.student",
+    "training.replicas",
 }
-LIGHT = sorted(set(RANK) - HEAVY - {"__main__"})
+
+
+def module_name(path: Path) -> str:
+    """A module's name within the package: ``files``, ``sets.manifest``; a package's own is ``sets``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def room(name: str) -> str:
+    """The package or root module that a module is part of."""
+    return name.partition(".")[0]
 
 
 def imported_modules(path: Path) -> set[str]:
     """The synthgen modules that a file imports, at the top or inside functions, by their names within the package."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("synthgen."):
-            module = node.module.removeprefix("synthgen.")
-            # `from synthgen.privacy import ledger` imports the module, not a name in it
-            submodules = {f"{module}.{alias.name}" for alias in node.names} & set(RANK)
-            found |= submodules or {module}
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "synthgen":
+            module = node.module.removeprefix("synthgen").lstrip(".")
+            names = {f"{module}.{alias.name}".lstrip(".") for alias in node.names}
+            found |= (names & set(MODULES)) or {module or "__init__"}
         elif isinstance(node, ast.Import):
-            names = (alias.name for alias in node.names)
-            found |= {name.removeprefix("synthgen.") for name in names if name.startswith("synthgen.")}
+            for alias in node.names:
+                if alias.name.partition(".")[0] == "synthgen":
+                    found.add(alias.name.removeprefix("synthgen").lstrip(".") or "__init__")
     return found
 
 
-def module_name(path: Path) -> str:
-    """A module's name within the package: ``manifest``, ``privacy.ledger``."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+def shown(package: str) -> set[str]:
+    """The modules that a package shows: its ``__all__``."""
+    return set(importlib.import_module(f"synthgen.{package}").__all__)
 
 
-def test_every_module_has_a_layer():
-    modules = {module_name(path) for path in PACKAGE.rglob("*.py")}
-    assert modules - {"privacy.__init__"} == set(RANK)
+def test_every_room_has_a_rank():
+    assert {room(name) for name in MODULES} == set(RANK)
+    assert len(RANK) <= 20
 
 
-def test_subpackages_import_nothing():
-    assert not imported_modules(PACKAGE / "privacy/__init__.py")
+def test_the_root_holds_few_modules():
+    assert len(list(PACKAGE.glob("*.py"))) <= 11
 
 
-@pytest.mark.parametrize("name", sorted(RANK))
+@pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_point_down(name: str):
+    own = room(name)
     upward = {
-        other for other in imported_modules(PACKAGE / f"{name.replace('.', '/')}.py") if RANK[other] >= RANK[name]
+        other
+        for other in imported_modules(MODULES[name])
+        if room(other) != own and RANK[room(other)] >= RANK[own] and (own, other) != ("cli", "__init__")
     }
     assert not upward
+    allowed = IMPORTS_ONLY.get(own)
+    assert allowed is None or {room(other) for other in imported_modules(MODULES[name])} <= {own, *allowed}
 
 
-def test_light_modules_start_without_tensorflow():
-    imports = ", ".join(f"synthgen.{name}" for name in LIGHT if name != "__init__")
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_only_what_a_package_shows_is_imported_from_outside(name: str):
+    for other in imported_modules(MODULES[name]):
+        package, _, module = other.partition(".")
+        if module and package != room(name):
+            assert module in shown(package), f"{name} imports {other}"
+
+
+def test_packages_say_what_they_are_for():
+    for name, path in MODULES.items():
+        if path.name == "__init__.py" and name != "__init__":
+            tree = ast.parse(path.read_text("utf-8"))
+            assert ast.get_docstring(tree), name
+            assert not imported_modules(path), name
+
+
+def test_no_circle_within_a_package():
+    arrows = {name: imported_modules(path) - {name} for name, path in MODULES.items()}
+    left = dict(arrows)
+    while free := [name for name, others in left.items() if not others & set(left)]:
+        for name in free:
+            del left[name]
+    assert not left, f"these import each other: {sorted(left)}"
+
+
+def test_only_heavy_modules_start_tensorflow():
+    light = sorted(set(MODULES) - HEAVY - {"__init__", "__main__"})
+    imports = ", ".join(f"synthgen.{name}" for name in light)
     code = f"import sys, {imports}; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_functions_and_modules_are_short():
+    for name, path in MODULES.items():
+        text = path.read_text("utf-8")
+        assert len(text.splitlines()) <= 350, name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                begin = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
+                assert node.end_lineno - begin <= 60, f"{name}.{node.name}"

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DATA
+from support import DATA
 from typer.testing import CliRunner
 
-from synthgen.cli import app
-from synthgen.datasets import load_real_images
+from synthgen.cli.app import app
 from synthgen.errors import DataError
+from synthgen.real_images import load_real_images
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 SMALLER = [("train=60000,test=10000", "train=600,test=100"), ("--count 60000", "--count 600"),

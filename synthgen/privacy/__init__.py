@@ -1,5 +1,6 @@
-"""Differential privacy: the random mechanisms, the ledger of those that were run, and the accountant that prices it.
+"""Differential privacy: random mechanisms, the ledger of those that ran, the accountant that prices it, the statement.
 
-Neighbouring data sets differ by one image with its label, added or removed. Only ``per_example``
-and ``look_audit`` import TensorFlow, and ``dp_accounting`` is imported only when an epsilon is computed.
+In go what is to be released and a budget; out come noisy values, a ledger and a proven epsilon.
 """
+
+__all__ = ["accounting", "ledger", "mechanisms", "per_example", "statement"]

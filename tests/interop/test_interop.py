@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from synthgen.export.run import generate, plan_export
+from synthgen.export.splits import generate_splits, plan_splits
 from synthgen.fashion import CLASS_NAMES, class_folder
-from synthgen.generation import generate, plan_export
-from synthgen.manifest import load_manifest
-from synthgen.splits import generate_splits, plan_splits
-from synthgen.verification import read_set, verify
-from synthgen.writers import DATASET_NAME, IDX_FORMATS, WRITERS
+from synthgen.formats.writers import DATASET_NAME, IDX_FORMATS, WRITERS
+from synthgen.sets.manifest import load_manifest
+from synthgen.sets.verification import read_set, verify
 
 pytestmark = pytest.mark.interop
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")  # nothing here may wait for a network

@@ -1,0 +1,71 @@
+"""The Fréchet distance of papers (FID), for users who have Inception's weights at hand; synthgen ships none.
+
+Heusel et al. 2017, arXiv:1706.08500: images become three-channelled, are resized to 299 × 299 and scaled to [-1, 1];
+features are Inception-v3's last pooling, 2,048 numbers. Papers mostly use the graph of 2015; weights that load into
+``keras.applications.InceptionV3`` were trained anew and give somewhat different numbers.
+"""
+
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from synthgen.errors import EvaluationError
+from synthgen.evaluation.classifiers import Progress
+
+FEATURES = 2_048
+_SIDE = 299  # pixels
+_BATCH = 32
+_POOLING = "avg_pool"
+
+
+def load_inception(weights: Path) -> keras.Model:
+    """Inception-v3 up to its last pooling, with the weights of a Keras file (with or without its classifier).
+
+    Raises:
+        EvaluationError: the file is missing or holds no weights of Keras's InceptionV3.
+    """
+    if not weights.is_file():
+        raise EvaluationError(f"{weights}: no such file; expected weights of keras.applications.InceptionV3")
+    reason = ""
+    for include_top in (False, True):
+        model = keras.applications.InceptionV3(include_top=include_top, weights=None, pooling="avg")
+        untrained = [kernel.copy() for kernel in _kernels(model)]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of layers that the file lacks; they are looked for below
+                model.load_weights(weights)
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).splitlines()[0][:200]
+            continue
+        # Keras passes over layers that it does not find; features of a half-loaded network would be nonsense.
+        if not any(np.array_equal(*pair) for pair in zip(untrained, _kernels(model), strict=True)):
+            return keras.Model(model.inputs[0], model.get_layer(_POOLING).output) if include_top else model
+        reason = "some of its layers are missing"
+    raise EvaluationError(f"{weights}: no weights of keras.applications.InceptionV3: {reason}")
+
+
+def inception_features(
+    model: keras.Model, images: npt.NDArray[np.uint8], progress: Progress = lambda done, of: None
+) -> npt.NDArray[np.float32]:
+    """Features of uint8 images (N, 28, 28): float32, shape (N, 2048); ``progress`` hears of (done, in all)."""
+    features = np.empty((len(images), FEATURES), np.float32)
+    for first in range(0, len(images), _BATCH):
+        piece = slice(first, first + _BATCH)
+        features[piece] = model(_prepared(images[piece]), training=False)
+        progress(min(piece.stop, len(images)), len(images))
+    return features
+
+
+def _prepared(images: npt.NDArray[np.uint8]) -> tf.Tensor:
+    """Grey to RGB, bilinear to 299 × 299 as in the original (no antialiasing: it enlarges), pixels to [-1, 1]."""
+    grey = tf.image.resize(tf.cast(images[..., None], tf.float32), (_SIDE, _SIDE))
+    return tf.image.grayscale_to_rgb(grey) / 127.5 - 1.0
+
+
+def _kernels(model: keras.Model) -> list[npt.NDArray[np.float32]]:
+    """The convolutions' weights, random where nothing was loaded."""
+    return [np.asarray(w) for w in model.trainable_weights if w.name == "kernel" and len(w.shape) == 4]

@@ -1,0 +1,250 @@
+"""Has the generator copied its training images, or does it repeat itself? Distances say, though they prove nothing.
+
+A generator that has learnt clothes and not these clothes draws images as far from the training images as from equally
+many test images, which it never saw (the two-sample idea of Meehan, Chaudhuri and Dasgupta 2020, arXiv:2004.05675).
+So the training images are cut into parts as large as the test set, and every part is compared with the test set. What
+is near is judged by what is normal among real images. None of this is a privacy guarantee.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.evaluation.neighbours import Neighbours, nearest
+from synthgen.fashion import Images, StageProgress
+
+QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
+NEAR_QUANTILE = 0.01  # nearer than all but 1 % of fresh real images come to the training images: suspiciously near
+_HISTOGRAM_BINS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closeness:
+    """How near images come to the training images, and how near to the test images.
+
+    Distances are root-mean-square differences a pixel, in grey levels.
+
+    Attributes:
+        images: how many were measured.
+        training_quantiles: of the distances to the nearest of all training images, at ``QUANTILES``.
+        part_quantiles: the same with parts of the training images, each as large as the test set.
+        test_quantiles: of the distances to the nearest test image.
+        ratio: the median of the parts over the median of the test set; 1 where nothing was memorised.
+        nearer_to_training: how often the nearest of a part is nearer than the nearest test image, equally near
+            counting half; 0.5 where nothing was memorised.
+        near_copies: the share nearer to a training image than all but 1 % of real test images are.
+        exact_copies: how many equal a training image pixel by pixel.
+        part_histogram, test_histogram: shares of images in the bins of ``Memorisation.histogram_edges``.
+    """
+
+    images: int
+    training_quantiles: tuple[float, ...]
+    part_quantiles: tuple[float, ...]
+    test_quantiles: tuple[float, ...]
+    ratio: float
+    nearer_to_training: float
+    near_copies: float
+    exact_copies: int
+    part_histogram: tuple[float, ...]
+    test_histogram: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """How near the images of a set come to each other.
+
+    Attributes:
+        images: how many were measured, each against all.
+        quantiles: of the distances to the nearest other image, at ``QUANTILES``.
+        near_duplicates: the share nearer to another than all but 1 % of real test images are to a training image.
+        exact_duplicates: how many have an equal, pixel by pixel.
+    """
+
+    images: int
+    quantiles: tuple[float, ...]
+    near_duplicates: float
+    exact_duplicates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memorisation:
+    """What distances tell of a set.
+
+    Attributes:
+        synthetic: the set's closeness to the training images.
+        real: the same of the real test images, each left out of the test set in turn: the floor.
+        repetition: within the set; None for a set of one image.
+        near: the distance that counts as near.
+        histogram_edges: of the histograms' bins, one more than these.
+    """
+
+    synthetic: Closeness
+    real: Closeness
+    repetition: Repetition | None
+    near: float
+    histogram_edges: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosestPairs:
+    """The images that look most like copies: uint8, each array (pairs, 28, 28), nearest pair first.
+
+    Attributes:
+        synthetic, training: images of the set, and their nearest training images.
+        one, other: images of the set, and their nearest other images of the set.
+        training_rms, set_rms: how far apart they are.
+    """
+
+    synthetic: Images
+    training: Images
+    training_rms: tuple[float, ...]
+    one: Images
+    other: Images
+    set_rms: tuple[float, ...]
+
+
+def measure_memorisation(
+    images: Images,
+    train: Images,
+    test: Images,
+    *,
+    most: int = 60_000,
+    pairs: int = 18,
+    progress: StageProgress = lambda stage, done, of: None,
+) -> tuple[Memorisation, ClosestPairs]:
+    """Compare a set with the training images, the test images and itself, exactly.
+
+    Args:
+        images: the set, uint8 (N, 28, 28), in random order if N is more than ``most``.
+        train: real training images, uint8 (M, 28, 28).
+        test: real test images, uint8 (K, 28, 28), in random order if K is more than ``most``.
+        most: of how many images the neighbours are sought; they are always sought among all.
+        pairs: how many of the closest pairs to hand back as pictures.
+        progress: called as the search goes on.
+    """
+    judged = images[:most]
+    found = _distances(judged, train, test, progress=progress)
+    fresh = _distances(test[:most], train, test, queries_are_test=True, progress=progress)
+    near = float(np.quantile(fresh.training.rms, NEAR_QUANTILE))
+    farthest = max(float(np.quantile(d, 0.999)) for d in (found.parts, found.test, fresh.parts, fresh.test))
+    edges = np.linspace(0, max(farthest, 1.0), _HISTOGRAM_BINS + 1)
+    inside = None
+    if len(images) > 1:
+        report = _staged(progress, "the set's own images", len(judged))
+        inside = nearest(judged, images, others_only=True, progress=report)
+    result = Memorisation(
+        synthetic=_closeness(found, near, edges),
+        real=_closeness(fresh, near, edges),
+        repetition=None if inside is None else _repetition(inside, near),
+        near=near,
+        histogram_edges=tuple(edges.tolist()),
+    )
+    return result, _closest_pairs(images, train, found.training, inside, pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Distances:
+    """Of N queries: the nearest of all training images, and distances to parts of them (parts, N) and to test (N,)."""
+
+    training: Neighbours
+    parts: npt.NDArray[np.float64]
+    test: npt.NDArray[np.float64]
+
+
+def _distances(
+    queries: Images, train: Images, test: Images, *, queries_are_test: bool = False, progress: StageProgress
+) -> _Distances:
+    """Compare queries with the training images, a part as large as the test set at a time, and with the test images."""
+    size = min(len(test), len(train))
+    starts = range(0, len(train), size)
+    report = _staged(progress, "real images", len(queries) * (len(starts) + 1))
+    found = [nearest(queries, train[start : start + size], progress=report) for start in starts]
+    leave_out = queries_are_test and len(test) > 1  # a lone test image has nothing else to be compared with
+    unseen = nearest(queries, test, others_only=leave_out, progress=report)
+    whole_parts = len(train) // size  # the last may be smaller, and nearest neighbours in it farther
+    return _Distances(
+        training=_nearest_of(found, starts), parts=np.stack([n.rms for n in found[:whole_parts]]), test=unseen.rms
+    )
+
+
+def _nearest_of(found: Sequence[Neighbours], starts: Sequence[int]) -> Neighbours:
+    """Of the nearest neighbours in several parts the nearest, indices counted over all of them."""
+    distances = np.stack([neighbours.squared_distances for neighbours in found])
+    indices = np.stack([neighbours.indices + start for neighbours, start in zip(found, starts, strict=True)])
+    part, queries = distances.argmin(0), np.arange(distances.shape[1])
+    return Neighbours(indices=indices[part, queries], squared_distances=distances[part, queries])
+
+
+def _closeness(distances: _Distances, near: float, edges: npt.NDArray[np.float64]) -> Closeness:
+    parts, test = distances.parts, distances.test
+    median = float(np.median(test))
+    return Closeness(
+        images=len(test),
+        training_quantiles=_quantiles(distances.training.rms),
+        part_quantiles=_quantiles(parts),
+        test_quantiles=_quantiles(test),
+        ratio=float(np.median(parts)) / median if median else 1.0,
+        nearer_to_training=float(((parts < test) + (parts == test) / 2).mean()),
+        near_copies=float((distances.training.rms < near).mean()),
+        exact_copies=int((distances.training.squared_distances == 0).sum()),
+        part_histogram=_histogram(parts, edges),
+        test_histogram=_histogram(test, edges),
+    )
+
+
+def _repetition(inside: Neighbours, near: float) -> Repetition:
+    return Repetition(
+        images=len(inside.indices),
+        quantiles=_quantiles(inside.rms),
+        near_duplicates=float((inside.rms < near).mean()),
+        exact_duplicates=int((inside.squared_distances == 0).sum()),
+    )
+
+
+def _closest_pairs(
+    images: Images, train: Images, to_train: Neighbours, inside: Neighbours | None, pairs: int
+) -> ClosestPairs:
+    copies = to_train.closest(pairs)
+    alike = np.array([], np.int64) if inside is None else _each_pair_once(inside, pairs)
+    return ClosestPairs(
+        synthetic=images[copies],
+        training=train[to_train.indices[copies]],
+        training_rms=tuple(to_train.rms[copies].tolist()),
+        one=images[alike],
+        other=images[alike] if inside is None else images[inside.indices[alike]],
+        set_rms=() if inside is None else tuple(inside.rms[alike].tolist()),
+    )
+
+
+def _each_pair_once(inside: Neighbours, pairs: int) -> npt.NDArray[np.int64]:
+    """The first images of the closest pairs; of two that are each other's nearest only one."""
+    chosen: list[int] = []
+    met: set[frozenset[int]] = set()
+    for query in inside.closest(2 * pairs).tolist():
+        pair = frozenset((query, int(inside.indices[query])))
+        if pair not in met:
+            met.add(pair)
+            chosen.append(query)
+    return np.array(chosen[:pairs], np.int64)
+
+
+def _quantiles(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(np.quantile(values, QUANTILES).tolist())
+
+
+def _histogram(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    counts, _ = np.histogram(values, edges)
+    return tuple((counts / values.size).tolist())
+
+
+def _staged(progress: StageProgress, against: str, of: int) -> Callable[[int], None]:
+    done = 0
+
+    def advance(amount: int) -> None:
+        nonlocal done
+        done += amount
+        progress(f"nearest among {against}", done, of)
+
+    return advance

@@ -1,0 +1,123 @@
+"""What an evaluation works on: a set read back from disk, the real images, and how much of both is looked at."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from synthgen.evaluation.utility import Examples
+from synthgen.fashion import IMAGE_SIDE, Images, Labels, StageProgress
+from synthgen.real_images import RealImages
+from synthgen.sets.manifest import Manifest
+from synthgen.sets.verification import read_set
+
+SAMPLING_SEED = 0  # samples are random, and the same in every evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is measured: what decides the time an evaluation takes. Beyond a limit a random sample stands for all.
+
+    Attributes:
+        images: most images of the set that are looked at.
+        training_images, epochs: what the CNN is trained on, and how often it sees them.
+        least_steps: of training; a small set is seen more often until there are so many, lest the CNN, on the set
+            and on as few real images, be judged half-trained.
+        classical: whether to train the classifiers of scikit-learn too.
+        viewed_images: most images of the set, and most real training images, shown to the reference classifier.
+        fidelity_images: most images compared with the real training images by their features.
+        neighbour_images: most images whose nearest neighbours are sought.
+        inception_images: most images shown to Inception, if it is given.
+    """
+
+    images: int = 60_000
+    training_images: int = 60_000
+    epochs: int = 6
+    least_steps: int = 300
+    classical: bool = True
+    viewed_images: int = 60_000
+    fidelity_images: int = 10_000
+    neighbour_images: int = 60_000
+    inception_images: int = 10_000
+
+    def epochs_for(self, images: int, batch: int) -> int:
+        """How often ``images`` images are seen in training."""
+        return max(self.epochs, -(-self.least_steps // -(-images // batch)))
+
+
+FULL = Effort()
+QUICK = Effort(
+    training_images=12_000,
+    epochs=3,
+    least_steps=141,
+    classical=False,
+    viewed_images=10_000,
+    fidelity_images=5_000,
+    neighbour_images=4_000,
+    inception_images=2_500,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is compared with what. Images stand in random order, so that the first n are a fair sample."""
+
+    images: Images
+    labels: Labels | None
+    train: RealImages
+    test: RealImages
+    effort: Effort
+    seeds: int
+    progress: StageProgress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        train: RealImages,
+        test: RealImages,
+        effort: Effort,
+        seeds: int,
+        progress: StageProgress,
+    ) -> "Subject":
+        """Read the set and shuffle the real images, always in the same way."""
+        images, labels = _read_sample(folder, manifest, effort.images)
+        shuffled = np.random.default_rng(SAMPLING_SEED).permutation(len(test))
+        test = replace(test, images=test.images[shuffled], labels=test.labels[shuffled])
+        return cls(images=images, labels=labels, train=train, test=test, effort=effort, seeds=seeds, progress=progress)
+
+    def real_sample(self, most: int) -> Examples:
+        """Real training images: all of them as they stand, or at most ``most`` in random order."""
+        if most >= len(self.train):
+            return Examples(self.train.images, self.train.labels)
+        chosen = np.random.default_rng(SAMPLING_SEED).permutation(len(self.train))[:most]
+        return Examples(self.train.images[chosen], self.train.labels[chosen])
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Note what a part took."""
+        began = time.monotonic()
+        yield
+        self.seconds[part] = round(time.monotonic() - began, 1)
+
+
+def _read_sample(folder: Path, manifest: Manifest, most: int) -> tuple[Images, Labels | None]:
+    """The images of a set, or ``most`` of them, and their labels, in an order that is random but always the same."""
+    chosen = np.random.default_rng(SAMPLING_SEED).permutation(manifest.count)[:most]
+    place = np.full(manifest.count, -1, np.int64)
+    place[chosen] = np.arange(len(chosen))
+    images = np.empty((len(chosen), IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+    labels = np.empty(len(chosen), np.uint8) if manifest.labelled else None
+    for batch in read_set(folder, manifest):
+        first = batch.start - manifest.start
+        places = place[first : first + len(batch)]
+        wanted = places >= 0
+        images[places[wanted]] = batch.images[wanted]
+        if labels is not None and batch.labels is not None:
+            labels[places[wanted]] = batch.labels[wanted]
+    return images, labels

@@ -1,0 +1,6 @@
+"""Export: a checkpoint and a request become a set with its manifest, in one process or on many machines.
+
+In go a checkpoint and what to draw; out come shards, sidecars and, last of all, the manifest.
+"""
+
+__all__ = ["plan", "run", "shard", "splits"]

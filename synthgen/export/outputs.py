@@ -1,0 +1,269 @@
+"""Outputs: where a set is written, a folder or any fsspec URL, with one promise: a final name means a whole file.
+
+A folder is written through temporary names on its own file system and atomic renames. An object store has no rename,
+but shows an object only once it is uploaded whole; there, files are made in a temporary folder and uploaded. On both
+the work folder ``.synthgen`` holds the job, the records of finished shards, and nothing once the set is complete.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from synthgen.errors import ExportError, SynthgenError, UsageError
+from synthgen.export.claim import JOB_NAME, claim_folder, expect_same_job, expect_same_set, read_job
+from synthgen.files import flush_all, flush_to_disk, publish
+from synthgen.formats.readers import read_listing
+from synthgen.sets.integrity import shard_problems
+from synthgen.sets.manifest import (
+    MANIFEST_NAME,
+    WORK_FOLDER,
+    FileRecord,
+    Manifest,
+    ShardRecord,
+    load_manifest,
+    read_manifest,
+)
+
+_STAGING = "staging-"
+_JOB = f"{WORK_FOLDER}/{JOB_NAME}"
+
+
+class Output(Protocol):
+    """Somewhere to put a set."""
+
+    def claim(
+        self, job: dict[str, Any], *, resume: bool, shared: bool = False
+    ) -> contextlib.AbstractContextManager[None]:
+        """Hold the place for this job, alone or beside others who write other shards of it; see ``claim_folder``."""
+
+    def manifest(self) -> Manifest | None:
+        """The manifest, if the set is complete."""
+
+    def staging(self) -> contextlib.AbstractContextManager[Path]:
+        """An empty folder of one's own to write files into; gone afterwards."""
+
+    def publish(self, staging: Path) -> None:
+        """Give every file below ``staging`` its final name, whole."""
+
+    def read(self, name: str) -> bytes | None:
+        """A small file's content, or None."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Publish a small file."""
+
+    def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
+        """What is wrong with a shard's files: missing, of another size or, when ``hashed``, of other content.
+
+        Of a PNG shard's images, a folder is searched for every one; a URL only for their listing.
+        """
+
+    def release(self) -> None:
+        """Remove the work folder of a complete set."""
+
+
+def open_output(out: str | Path) -> Output:
+    """The output named by a folder or a URL (``s3://bucket/set``; ``file://`` is a folder).
+
+    Raises:
+        UsageError: fsspec, or its package for this kind of URL, is not installed.
+    """
+    text = str(out)
+    if text.startswith("file://"):
+        return LocalOutput(Path(text.removeprefix("file://")))
+    return RemoteOutput(text) if "://" in text else LocalOutput(Path(out))
+
+
+class LocalOutput:
+    """A folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def claim(
+        self, job: dict[str, Any], *, resume: bool, shared: bool = False
+    ) -> contextlib.AbstractContextManager[None]:
+        return self._claim(job, resume, shared)
+
+    @contextlib.contextmanager
+    def _claim(self, job: dict[str, Any], resume: bool, shared: bool) -> Iterator[None]:
+        with claim_folder(self.path, job, resume=resume, shared=shared):
+            if not shared:  # nobody else is at work: what killed processes were writing is litter
+                for leftover in (self.path / WORK_FOLDER).glob(f"{_STAGING}*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+            yield
+
+    def manifest(self) -> Manifest | None:
+        return load_manifest(self.path) if (self.path / MANIFEST_NAME).exists() else None
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(dir=self.path / WORK_FOLDER, prefix=_STAGING))
+        folder.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, staging: Path) -> None:
+        paths = sorted(staging.rglob("*"))
+        flush_all([path for path in paths if path.is_file()])
+        changed = {self.path}
+        for path in paths:
+            target = self.path / path.relative_to(staging)
+            changed.add(target.parent)
+            if path.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                path.replace(target)
+        for folder in changed:
+            flush_to_disk(folder)
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        with publish(path) as partial:
+            partial.write_bytes(data)
+
+    def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
+        if hashed:
+            return shard_problems(self.path, file_format, shard)
+        problems = _size_problems(shard.files, lambda name: (self.path / name).stat().st_size)
+        if file_format == "png" and not problems:
+            try:
+                entries = read_listing(self.path / shard.files[0].name, shard.count)
+            except ValueError as error:
+                return [f"{shard.files[0].name}: {error}"]
+            problems += [f"{name}: missing" for _, name in entries if not (self.path / name).is_file()]
+        return problems
+
+    def release(self) -> None:
+        shutil.rmtree(self.path / WORK_FOLDER, ignore_errors=True)
+
+
+class RemoteOutput:
+    """Any place that fsspec reaches. Nobody can be locked out there, but what two write at once is the same."""
+
+    def __init__(self, url: str) -> None:
+        with _as_os_error():
+            try:
+                import fsspec
+
+                self._files, self._root = fsspec.core.url_to_fs(url)
+            except (ImportError, ValueError) as error:
+                raise UsageError(
+                    f"{url}: {error}; install fsspec and its package for this kind of URL, as in "
+                    "pip install 'synthgen[remote]' s3fs"
+                ) from error
+        self._url = url
+
+    def __str__(self) -> str:
+        return self._url
+
+    @contextlib.contextmanager
+    def claim(self, job: dict[str, Any], *, resume: bool, shared: bool = False) -> Iterator[None]:
+        manifest, found = self.manifest(), self.read(_JOB)
+        if manifest is not None:
+            expect_same_set(self._url, manifest, job, resume or shared)
+        elif found is not None:
+            expect_same_job(self._url, read_job(self._url, found), job, resume or shared)
+        elif self._holds_something():
+            raise ExportError(f"{self._url}: is not empty; choose a new folder with --out")
+        else:
+            self.write(_JOB, json.dumps(job).encode())
+            # Two that claim at once both come here; the one whose claim was written over sees the other's.
+            if (found := self.read(_JOB)) is not None:
+                expect_same_job(self._url, read_job(self._url, found), job, resume=True)
+        yield
+
+    def _holds_something(self) -> bool:
+        with _as_os_error():
+            return bool(self._files.exists(self._root) and self._files.ls(self._root, detail=False))
+
+    def manifest(self) -> Manifest | None:
+        if self.read(MANIFEST_NAME) is None:
+            return None
+        return read_manifest(self._url, self.read)
+
+    def staging(self) -> contextlib.AbstractContextManager[Path]:
+        return _temporary_folder()
+
+    def publish(self, staging: Path) -> None:
+        for path in sorted(path for path in staging.rglob("*") if path.is_file()):
+            target = self._path(path.relative_to(staging).as_posix())
+            with _as_os_error():
+                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._files.put_file(str(path), target)
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            with _as_os_error():
+                data: bytes = self._files.cat_file(self._path(name))
+        except FileNotFoundError:
+            return None
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        target = self._path(name)
+        with _as_os_error():
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(target, data)
+
+    def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
+        """Sizes only: to hash what was uploaded, it would have to be downloaded."""
+        return _size_problems(shard.files, self._size)
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError), _as_os_error():
+            self._files.rm(self._path(WORK_FOLDER), recursive=True)
+
+    def _size(self, name: str) -> int | None:
+        with _as_os_error():
+            size: int | None = self._files.size(self._path(name))
+        return size
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def _size_problems(files: Sequence[FileRecord], size_of: Any) -> list[str]:
+    problems = []
+    for file in files:
+        try:
+            size = size_of(file.name)
+        except OSError:
+            size = None
+        if size != file.bytes:
+            found = "missing" if size is None else f"{size} bytes; expected {file.bytes}"
+            problems.append(f"{file.name}: {found}")
+    return problems
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Every store's package has errors of its own for a place that cannot be reached or written."""
+    try:
+        yield
+    except (OSError, SynthgenError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise OSError(f"{type(error).__name__}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="synthgen-") as name:
+        yield Path(name)

@@ -1,0 +1,183 @@
+"""Shards on a Ray cluster: actors that load the generator once, few shards in flight, and lost nodes survived.
+
+An actor that dies hands its shards back, and another is started wherever the cluster has room; a shard is idempotent,
+so the set is that of one process. Install with ``pip install 'synthgen[ray]'``.
+"""
+
+import importlib.util
+import socket
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from synthgen.errors import ExportError, SynthgenError, UsageError
+from synthgen.export.outputs import open_output
+from synthgen.export.plan import Job
+from synthgen.export.shard import FinishedShard, Progress, generate_shard
+
+_SHARDS_IN_FLIGHT = 2  # an actor: one at work, one waiting
+_MAX_DEATHS = 20  # of actors, before the export is given up
+_CONNECT_SECONDS = 5
+_WAIT_SECONDS = 60
+_MAX_PREPARATION_SECONDS = 600  # to be given a processor, start and load the generator
+
+
+def generate_on_ray(
+    job: Job, out: str, indices: Sequence[int], *, address: str | None, actors: int | None, progress: Progress
+) -> Iterator[FinishedShard]:
+    """Write the shards of ``indices`` on a Ray cluster; yield each one's record, in order.
+
+    Args:
+        job: what to export. Its checkpoint must be found at the same location on every node.
+        out: a URL or a folder that every node shares.
+        indices: which shards.
+        address: of the cluster; None: the one this machine is part of, or a new one on it.
+        actors: how many draw at once, a processor each; None: as many as the cluster has processors.
+        progress: called with the number of images of every finished shard.
+
+    Raises:
+        UsageError: Ray is not installed, or no cluster answers at ``address``.
+        SynthgenError, OSError: as raised by ``generate_shard``.
+        ExportError: actors died again and again.
+    """
+    expect_ray(address)
+    import ray
+
+    begun = _connect(ray, address)
+    troupe = _Troupe(ray, job, out)
+    try:
+        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head alone may have none
+        for _ in range(min(actors or processors, len(indices))):
+            troupe.start_actor()
+        yield from troupe.perform(indices, progress)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SynthgenError | OSError):
+            raise error.cause from error
+        raise
+    finally:
+        troupe.dismiss()
+        if begun:
+            ray.shutdown()
+
+
+def expect_ray(address: str | None) -> None:
+    """Raise UsageError unless Ray is installed and, where ``address`` names a host and a port, something listens there.
+
+    Ray itself would try for minutes.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("engine 'ray': Ray is not installed; pip install 'synthgen[ray]'")
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise UsageError(f"address '{address}': no Ray cluster answers: {error}") from error
+
+
+class ShardActor:
+    """A process of the cluster that writes shards."""
+
+    def prepare(self, job: dict[str, Any], out: str) -> None:
+        """Load the generator."""
+        self._job, self._output = Job.from_dict(job), open_output(out)
+        self._job.source()
+
+    def generate(self, index: int) -> FinishedShard:
+        """Write a shard."""
+        return generate_shard(self._job, index, self._output)
+
+
+class _Troupe:
+    """The actors, and who of them is at work on what."""
+
+    def __init__(self, ray: Any, job: Job, out: str) -> None:
+        self._ray, self._job, self._out = ray, job, out
+        self._kind = ray.remote(num_cpus=1)(ShardActor)
+        self._load: dict[Any, int] = {}  # prepared actor → shards in flight
+        self._preparing: dict[Any, Any] = {}  # reference → actor; one for which there is no room prepares for ever
+        self._flying: dict[Any, tuple[int, Any]] = {}  # reference → (position of the shard, actor)
+        self._waiting: deque[int] = deque()
+        self._deaths = 0
+
+    def start_actor(self) -> None:
+        actor = self._kind.remote()
+        self._preparing[actor.prepare.remote(self._job.to_dict(), self._out)] = actor
+
+    def perform(self, indices: Sequence[int], progress: Progress) -> Iterator[FinishedShard]:
+        """Deal the shards out to whoever is free and yield the results in order."""
+        self._waiting.extend(range(len(indices)))
+        done: dict[int, FinishedShard] = {}
+        yielded = 0
+        while yielded < len(indices):
+            self._deal(indices)
+            reference = self._next()
+            try:
+                result = self._ray.get(reference)
+            except self._ray.exceptions.RayTaskError:
+                raise  # what our own code raised; all else is a lost process, node or object
+            except self._ray.exceptions.RayError as error:
+                self._bury(reference, error)
+                continue
+            if reference in self._preparing:
+                self._load[self._preparing.pop(reference)] = 0
+                continue
+            position, actor = self._flying.pop(reference)
+            self._load[actor] -= 1
+            done[position] = result
+            progress(done[position].record.count)
+            while yielded in done:
+                yield done.pop(yielded)
+                yielded += 1
+
+    def _next(self) -> Any:
+        """A reference whose result is there; raises ExportError where no actor comes to life."""
+        waited = 0
+        while True:
+            ready, _ = self._ray.wait([*self._preparing, *self._flying], num_returns=1, timeout=_WAIT_SECONDS)
+            if ready:
+                return ready[0]
+            waited += _WAIT_SECONDS
+            if not self._flying and waited >= _MAX_PREPARATION_SECONDS:
+                raise ExportError(
+                    f"{self._out}: no Ray actor could start in {waited} s: no processor is free, or the nodes are too "
+                    "slow; make room, then go on with --resume"
+                )
+
+    def dismiss(self) -> None:
+        for actor in [*self._load, *self._preparing.values()]:
+            self._ray.kill(actor)
+
+    def _deal(self, indices: Sequence[int]) -> None:
+        while self._waiting and self._load:
+            actor = min(self._load, key=self._load.__getitem__)
+            if self._load[actor] >= _SHARDS_IN_FLIGHT:
+                return
+            position = self._waiting.popleft()
+            self._flying[actor.generate.remote(indices[position])] = position, actor
+            self._load[actor] += 1
+
+    def _bury(self, reference: Any, error: Exception) -> None:
+        """Take back all that a dead actor was given, and start another."""
+        dead = self._preparing.pop(reference, None) or self._flying[reference][1]
+        if dead in self._load:
+            del self._load[dead]
+        self._ray.kill(dead)  # where only its result was lost, it still holds a processor
+        for lost in [lost for lost, (_, actor) in self._flying.items() if actor is dead]:
+            self._waiting.appendleft(self._flying.pop(lost)[0])
+        self._deaths += 1
+        if self._deaths > _MAX_DEATHS:
+            reason = str(error).splitlines()[0]
+            raise ExportError(f"{self._out}: Ray actors died {self._deaths} times: {reason}; go on with --resume")
+        self.start_actor()
+
+
+def _connect(ray: Any, address: str | None) -> bool:
+    """Join or begin a cluster, unless this process is part of one already; whether it was begun or joined here."""
+    if ray.is_initialized():
+        return False
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UsageError(f"address '{address}': no Ray cluster answers: {str(error).splitlines()[0]}") from error
+    return True

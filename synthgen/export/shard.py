@@ -1,0 +1,156 @@
+"""Shards on disk: one is written whole or not at all, and its record says that it is finished.
+
+``generate_shard`` is all that a machine has to call: a pure function of a job and a shard's number, which may be called
+again, elsewhere, and twice at once.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthgen.export.outputs import Output, open_output
+from synthgen.export.plan import Export, Job
+from synthgen.fashion import NUM_CLASSES
+from synthgen.files import json_bytes
+from synthgen.formats.base import Batch
+from synthgen.formats.writers import WRITERS
+from synthgen.index import Shard
+from synthgen.model.sampling import prefetched, sample
+from synthgen.sets.digest import SetDigest, join_block_digests
+from synthgen.sets.manifest import WORK_FOLDER, FileRecord, ShardRecord, shard_record
+
+Progress = Callable[[int], None]  # called with the number of images just finished
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedShard:
+    """A shard that is on disk, whole.
+
+    Attributes:
+        record: what the manifest will say of it.
+        class_counts: images of each class; all zero where there are no labels.
+        block_digests: the SHA-256 of its blocks, 32 bytes each, from which the set's digest is joined.
+        job: the hash of the job that it is part of.
+    """
+
+    record: ShardRecord
+    class_counts: tuple[int, ...]
+    block_digests: bytes
+    job: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        blocks = [self.block_digests[i : i + 32].hex() for i in range(0, len(self.block_digests), 32)]
+        return {
+            **asdict(self.record),
+            "class_counts": list(self.class_counts),
+            "block_digests": blocks,
+            "job": self.job,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Any) -> "FinishedShard":
+        """Read it back; raises ValueError, KeyError or TypeError where it cannot be."""
+        own = {"class_counts", "block_digests", "job"}
+        record = shard_record({key: value for key, value in document.items() if key not in own})
+        blocks = b"".join(bytes.fromhex(block) for block in document["block_digests"])
+        if join_block_digests([blocks]) != record.digest:
+            raise ValueError("the block digests do not give the shard's digest")
+        counts = tuple(int(count) for count in document["class_counts"])
+        return cls(record=record, class_counts=counts, block_digests=blocks, job=str(document["job"]))
+
+
+def generate_shard(
+    job: Job, index: int, out: str | Path | Output, progress: Progress = lambda images: None
+) -> FinishedShard:
+    """Draw and write shard ``index`` of a job, unless it is there already.
+
+    Every call with the same job and index leaves the same files. They get their final names only once they are whole,
+    the shard's record after them; so the call may be killed and repeated, and made twice at once.
+
+    Args:
+        job: what to export, from which checkpoint.
+        index: 0 to ``job.export.plan.shards - 1``.
+        out: a folder or URL that the job has claimed.
+        progress: called with the number of images just finished.
+
+    Raises:
+        CheckpointError, ExportError: the checkpoint is not the job's, or pixels would be rounded otherwise here.
+        OSError: ``out`` cannot be written.
+    """
+    output = open_output(out) if isinstance(out, str | Path) else out
+    shard = job.export.plan[index]
+    finished = finished_shard(job, shard, output)
+    if finished is not None:
+        progress(shard.count)
+        return finished
+    batches = sample(job.source(), job.export.seed, job.export.labels, shard)
+    return write_shard(job, shard, output, prefetched(batches), progress)
+
+
+def write_shard(
+    job: Job, shard: Shard, output: Output, batches: Iterator[Batch], progress: Progress = lambda images: None
+) -> FinishedShard:
+    """Write the images of one shard, however they were come by, and record it as finished."""
+    export, digest = job.export, SetDigest(shard.start)
+    class_counts = np.zeros(NUM_CLASSES, np.int64)
+    with output.staging() as staging:
+        with _writer(export, staging, shard) as writer:
+            for batch in batches:
+                digest.update(batch)
+                if batch.labels is not None:
+                    class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
+                writer.write(batch)
+                progress(len(batch))
+            writer.finish(digest.hexdigest())
+            names = writer.names
+        files = tuple(FileRecord.of(staging, name) for name in names)
+        output.publish(staging)
+    finished = FinishedShard(
+        record=ShardRecord(
+            index=shard.index, start=shard.start, count=shard.count, digest=digest.hexdigest(), files=files
+        ),
+        class_counts=tuple(class_counts.tolist()),
+        block_digests=b"".join(digest.block_digests()),
+        job=job.sha256,
+    )
+    output.write(_record_name(shard), json_bytes(finished.to_dict()))
+    return finished
+
+
+def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = True) -> FinishedShard | None:
+    """The record of a shard that was finished earlier, if it is this job's and its files are still what it wrote.
+
+    Args:
+        job: the job.
+        shard: the shard.
+        output: where it would be.
+        hashed: read the files and compare their hashes, not just their sizes.
+    """
+    data = output.read(_record_name(shard))
+    if data is None:
+        return None
+    try:
+        finished = FinishedShard.from_dict(json.loads(data))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    record = finished.record
+    if finished.job != job.sha256 or (record.index, record.start, record.count) != (
+        shard.index,
+        shard.start,
+        shard.count,
+    ):
+        return None
+    return None if output.problems(job.export.file_format, record, hashed=hashed) else finished
+
+
+def _writer(export: Export, staging: Path, shard: Shard) -> Any:
+    return WRITERS[export.file_format](staging, shard, export.split, labelled=export.labels is not None)
+
+
+def _record_name(shard: Shard) -> str:
+    return f"{WORK_FOLDER}/shard-{shard.index:05d}.json"

@@ -1,0 +1,6 @@
+"""The generator: recipes, networks, checkpoints, and images drawn from them.
+
+In go a recipe file or a checkpoint folder; out come checked values, a function from latents to images, batches.
+"""
+
+__all__ = ["checkpoint", "networks", "parts", "recipe", "sampling"]

@@ -1,0 +1,269 @@
+"""Checkpoints: a folder with a generator's weights, its recipe, its history and its privacy statement.
+
+    checkpoint.json         what it is; read without TensorFlow
+    generator.weights.h5    Keras weights: arrays, never code
+    samples.png             what it draws
+
+Its identity is a SHA-256 over the architecture and the weights themselves, whatever HDF5 file holds them; where a
+formal guarantee is claimed, over the whole privacy statement too, so that the claim cannot be edited.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.environment import import_tensorflow
+from synthgen.errors import CheckpointError, RecipeError
+from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
+from synthgen.formats.hdf5 import own_dataset
+from synthgen.model.generator import Generator
+from synthgen.model.recipe import Recipe
+from synthgen.privacy.statement import UNPROTECTED, PrivacyStatement
+
+if TYPE_CHECKING:
+    import keras
+
+Array = npt.NDArray[np.generic]
+DEFAULT_CHECKPOINT = "private"
+METADATA_NAME, WEIGHTS_NAME, SAMPLES_NAME = "checkpoint.json", "generator.weights.h5", "samples.png"
+SCHEMA_VERSION = 1
+_ROUNDING_UP = 1e-4  # a claimed epsilon is rounded up by less
+_MAX_METADATA_BYTES = 64 << 20  # 64 MiB
+_MAX_WEIGHT_BYTES = 1 << 30  # 1 GiB of arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A generator on disk, checked against its own hash.
+
+    Attributes:
+        path: its folder.
+        sha256: its identity, over architecture, weights and any formal privacy claim.
+        recipe: how it was built and trained.
+        privacy: what may be claimed for its images.
+        identified: what, as it is written in the folder, the identity covers beside the weights.
+        training: steps, epochs, seed, seconds, data checksum, per-epoch history, versions.
+    """
+
+    path: Path
+    sha256: str
+    recipe: Recipe
+    privacy: PrivacyStatement
+    identified: dict[str, Any]
+    training: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether it came with the package."""
+        return self.path.resolve().parent == _builtin_folder().resolve()
+
+    def generator(self) -> Generator:
+        """The generator, ready to draw (without TensorFlow).
+
+        Raises:
+            CheckpointError: the weights do not fit the recipe's architecture.
+        """
+        arrays = dict(_read_arrays(self.path / WEIGHTS_NAME))
+        self._expect_unchanged(_identity(arrays.items(), self.identified))
+        try:
+            return Generator(self.recipe, arrays)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {error}") from error
+
+    def keras_model(self) -> "keras.Model":
+        """The generator as a Keras model, to train on or to look into (imports TensorFlow).
+
+        Raises:
+            CheckpointError: the weights do not fit the recipe's architecture.
+        """
+        import_tensorflow()
+        from synthgen.model.networks import build_generator
+
+        model = build_generator(self.recipe)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # Keras only warns where it leaves a layer at random
+                model.load_weights(self.path / WEIGHTS_NAME)
+        except (ValueError, KeyError, OSError, UserWarning) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {reason}") from error
+        self._expect_unchanged(weights_sha256(self.path / WEIGHTS_NAME, self.identified))
+        return model
+
+    def _expect_unchanged(self, found: str) -> None:
+        if found != self.sha256:
+            raise CheckpointError(f"{self.path}: changed while it was read; is a training at work there?")
+
+
+def builtin_checkpoints() -> dict[str, Path]:
+    """The checkpoints that come with synthgen: name → folder."""
+    return {path.parent.name: path.parent for path in sorted(_builtin_folder().glob(f"*/{METADATA_NAME}"))}
+
+
+def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint:
+    """Load a built-in checkpoint by name or any other by its folder, and check its hashes.
+
+    Raises:
+        CheckpointError: it does not exist, is malformed, its weights are not those its hash names, or its privacy
+            statement claims less than its ledger proves.
+    """
+    path = _find(str(name_or_path))
+    if not path.resolve().name.isprintable():
+        raise CheckpointError(f"checkpoint {str(path)!r}: rename the folder; a manifest cannot print its name")
+    try:
+        metadata = _read_metadata(path / METADATA_NAME)
+        recipe = Recipe.from_dict(metadata["recipe"])
+        privacy = PrivacyStatement.from_dict(metadata["privacy"])
+        sha256, training = metadata["sha256"], metadata["training"]
+        # Hashes are over what is written: a later version may know more keys, with defaults.
+        identified = identity_of(metadata["recipe"], metadata["privacy"])
+        if sha256_of_json(metadata["recipe"]) != metadata["recipe_sha256"] or not isinstance(training, dict):
+            raise ValueError("the recipe is not the one its hash names")
+        _expect_budget_kept(recipe, privacy)
+    except (OSError, ValueError, KeyError, RecursionError, RecipeError) as error:
+        raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
+    found = weights_sha256(path / WEIGHTS_NAME, identified)
+    if found != sha256:
+        raise CheckpointError(
+            f"{path}: its content hashes to {found[:12]}… but the checkpoint says {str(sha256)[:12]}…: "
+            "one of its files was altered; fetch it anew"
+        )
+    return Checkpoint(path=path, sha256=found, recipe=recipe, privacy=privacy, identified=identified, training=training)
+
+
+def save_checkpoint(
+    path: Path,
+    generator: "keras.Model",
+    recipe: Recipe,
+    privacy: PrivacyStatement,
+    training: dict[str, Any],
+) -> Checkpoint:
+    """Write a checkpoint into the folder ``path``, each file whole or not at all, the metadata last.
+
+    A kill between the two leaves a checkpoint whose hash does not match; it is refused when loaded.
+
+    Raises:
+        PrivacyError: ``privacy`` claims less than its ledger proves; nothing is written.
+    """
+    privacy.expect_proven()
+    path.mkdir(parents=True, exist_ok=True)
+    with publish(path / WEIGHTS_NAME) as partial:
+        named = partial.with_suffix(".weights.h5")  # Keras insists on the ending
+        try:
+            generator.save_weights(named)
+            named.replace(partial)
+        finally:
+            named.unlink(missing_ok=True)
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "sha256": weights_sha256(path / WEIGHTS_NAME, identity_of(recipe.to_dict(), privacy.to_dict())),
+        "recipe_sha256": recipe.sha256,
+        "privacy": privacy.to_dict(),
+        "recipe": recipe.to_dict(),
+        "training": training,
+    }
+    write_json(path / METADATA_NAME, metadata)
+    return load_checkpoint(path)
+
+
+def _expect_budget_kept(recipe: Recipe, privacy: PrivacyStatement) -> None:
+    """Raise ValueError where a formal claim stands beside a recipe that did not ask for it."""
+    if (proof := privacy.proof) is None:
+        return
+    budget = recipe.privacy
+    if budget is None or proof.delta != budget.delta or proof.epsilon > budget.epsilon + _ROUNDING_UP:
+        raise ValueError("its privacy statement is not within the budget of its recipe")
+
+
+def identity_of(recipe: dict[str, Any], privacy: dict[str, Any]) -> dict[str, Any]:
+    """What the identity covers beside the weights, of recipe and privacy statement as plain values.
+
+    That is the part of the recipe that decides what the generator computes; for a formal claim, recipe and claim whole.
+    """
+    if privacy["guarantee"] == UNPROTECTED:
+        return {key: recipe[key] for key in ("conditional", "latent", "generator")}
+    return {"recipe": recipe, "privacy": privacy}
+
+
+def weights_sha256(path: Path, identified: dict[str, Any]) -> str:
+    """The identity of a generator: SHA-256 over ``identity_of``, then each array's name, type, shape and bytes.
+
+    Raises:
+        CheckpointError: the file is missing, no HDF5, too large, or reaches outside itself.
+    """
+    return _identity(_read_arrays(path), identified)
+
+
+def _identity(arrays: Iterable[tuple[str, Array]], identified: dict[str, Any]) -> str:
+    digest = hashlib.sha256(sha256_of_json(identified).encode())
+    for name, array in arrays:
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _read_arrays(path: Path) -> Iterator[tuple[str, Array]]:
+    """The arrays of a weights file with their names, in order of these; raises as ``weights_sha256``."""
+    try:
+        with h5py.File(path, "r") as file:
+            datasets = list(_own_datasets(file))
+            if sum(dataset.nbytes for dataset in datasets) > _MAX_WEIGHT_BYTES:
+                raise ValueError("the arrays are larger than 1 GiB")
+            for dataset in datasets:
+                yield dataset.name, dataset[()]
+    except MALFORMED as error:
+        raise CheckpointError(f"{path}: no readable weights: {error}") from error
+
+
+def _own_datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
+    """Every dataset below ``group`` in order of name, refusing any link or storage outside the file."""
+    for name in sorted(group):
+        if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group):
+            yield from _own_datasets(group[name])
+        else:
+            dataset = own_dataset(group, name)
+            if dataset.dtype.kind not in "fiu":
+                raise ValueError(f"{name!r:.80} is {dataset.dtype}; expected numbers")
+            yield dataset
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_METADATA_BYTES:
+        raise ValueError("it is larger than 64 MiB")
+    metadata = json.loads(path.read_text("utf-8"))
+    if not isinstance(metadata, dict):
+        raise ValueError("it is no JSON object")
+    if metadata.get("schema_version") != SCHEMA_VERSION:
+        found = metadata.get("schema_version")
+        raise ValueError(f"schema_version {found!r}; this version reads {SCHEMA_VERSION}")
+    return metadata
+
+
+def _find(name_or_path: str) -> Path:
+    builtin = builtin_checkpoints()
+    if name_or_path in builtin:
+        return builtin[name_or_path]
+    path = Path(name_or_path)
+    if (path / METADATA_NAME).is_file():
+        return path
+    names = ", ".join(builtin) or "none is built in"
+    raise CheckpointError(
+        f"no checkpoint '{name_or_path}': expected a built-in one ({names}) or a folder with a {METADATA_NAME}"
+    )
+
+
+def _builtin_folder() -> Path:
+    return Path(__file__).parents[1] / "checkpoints"

@@ -1,0 +1,158 @@
+"""The real Fashion-MNIST images: found on this machine (or downloaded), checked, read. numpy only.
+
+The four IDX files are looked for in ``--data``, ``$SYNTHGEN_DATA``, Debian's ``dataset-fashion-mnist`` and Keras's
+cache, then downloaded into that cache. They are known by the SHA-256 of their *decompressed* content, because
+distributors recompress them.
+"""
+
+import gzip
+import hashlib
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.errors import DataError
+from synthgen.fashion import Images, Labels
+from synthgen.files import publish
+from synthgen.formats.idx import IDX_PREFIX, idx_header, read_idx_images, read_idx_labels
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+DOWNLOAD_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+_DOWNLOAD_TIMEOUT_S = 20
+_MAX_COMPRESSED_BYTES = 256 << 20  # 256 MiB
+
+OFFICIAL_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealImages:
+    """Real images with their labels.
+
+    Attributes:
+        images: uint8, shape (N, 28, 28).
+        labels: uint8, shape (N,), values 0 to 9.
+        sha256: of the images' and then the labels' bytes.
+        official: whether the content is the official split, byte for byte.
+    """
+
+    images: Images
+    labels: Labels
+    sha256: str
+    official: bool
+
+    @classmethod
+    def of(cls, images: Images, labels: Labels, *, official: bool) -> "RealImages":
+        """Join images and labels, and hash them."""
+        digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+        return cls(images=images, labels=labels, sha256=digest, official=official)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def find_data(folder: Path | None = None, *, download: bool = True) -> Path:
+    """The folder of the real images.
+
+    Args:
+        folder: the only place to look, when it or ``$SYNTHGEN_DATA`` is given; else the usual places in their
+            order, then the network.
+        download: whether the network may be asked.
+
+    Raises:
+        DataError: the four files are in none of them and cannot be downloaded.
+    """
+    if folder is None and (named := os.environ.get("SYNTHGEN_DATA")):
+        folder = Path(named)
+    for candidate in [folder] if folder else [DEBIAN_FOLDER, _keras_cache()]:
+        if all(_idx_path(candidate, name) for name in OFFICIAL_SHA256):
+            return candidate
+    if folder:
+        raise DataError(f"{folder}: no Fashion-MNIST here; expected {', '.join(OFFICIAL_SHA256)} (.gz or not)")
+    if not download:
+        raise DataError(f"not found in {DEBIAN_FOLDER} or {_keras_cache()}")
+    return _download()
+
+
+def load_real_images(split: str, folder: Path | None = None, *, official: bool = True) -> RealImages:
+    """Load one split of the real images.
+
+    Args:
+        split: ``train`` (60,000) or ``test`` (10,000).
+        folder: where the four files are; by default see ``find_data``.
+        official: refuse anything but the official content.
+
+    Raises:
+        DataError: the files are missing, malformed or (``official``) not the official ones.
+    """
+    folder = find_data(folder)
+    prefix = IDX_PREFIX[split]
+    names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+    paths = [_require(folder, name) for name in names]
+    images, labels = read_idx_images(paths[0]), read_idx_labels(paths[1])
+    if not len(images):
+        raise DataError(f"{folder}: the {split} split is empty")
+    if len(images) != len(labels):
+        raise DataError(f"{folder}: {len(images)} images but {len(labels)} labels in the {split} split")
+    known = all(
+        _idx_sha256(array) == OFFICIAL_SHA256[name] for array, name in zip((images, labels), names, strict=True)
+    )
+    if official and not known:
+        raise DataError(
+            f"{folder}: the {split} split is not the official Fashion-MNIST; fetch it anew, "
+            "or train on your own images with --set data.official=false"
+        )
+    return RealImages.of(images, labels, official=known)
+
+
+def _idx_sha256(array: npt.NDArray[np.uint8]) -> str:
+    header = idx_header(len(array), images=array.ndim == 3)
+    return hashlib.sha256(header + array.tobytes()).hexdigest()
+
+
+def _idx_path(folder: Path, name: str) -> Path | None:
+    return next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
+
+
+def _require(folder: Path, name: str) -> Path:
+    path = _idx_path(folder, name)
+    if path is None:
+        raise DataError(f"{folder}: {name}.gz is missing")
+    return path
+
+
+def _keras_cache() -> Path:
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "datasets" / "fashion-mnist"
+
+
+def _download() -> Path:
+    """Fetch the four files into Keras's cache, checking each before it gets its name."""
+    import urllib.request  # brings half the network stack; those who have the files do without
+
+    folder = _keras_cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, expected in OFFICIAL_SHA256.items():
+            if _idx_path(folder, name):
+                continue
+            with urllib.request.urlopen(f"{DOWNLOAD_URL}{name}.gz", timeout=_DOWNLOAD_TIMEOUT_S) as response:
+                content = response.read(_MAX_COMPRESSED_BYTES)
+            if hashlib.sha256(gzip.decompress(content)).hexdigest() != expected:
+                raise DataError(f"{DOWNLOAD_URL}{name}.gz is not the official file")
+            with publish(folder / f"{name}.gz") as partial:
+                partial.write_bytes(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"Fashion-MNIST is not on this machine and cannot be downloaded ({error}): install Debian's package "
+            "dataset-fashion-mnist, or name the folder of its four files with --data or $SYNTHGEN_DATA"
+        ) from error
+    return folder

@@ -1,0 +1,260 @@
+"""A set described for machines: one Croissant 1.1 document, with its provenance in the words of PROV-O.
+
+Croissant (Akhtar et al. 2024, arXiv:2403.19546) is JSON-LD that data-set search engines and ``mlcroissant`` read;
+PROV-O (W3C recommendation, 2013) says what was derived from what, by which activity. The document depends on the
+manifest alone, so the same export gives the same bytes; it bears no date for that reason.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from synthgen.fashion import CLASS_NAMES
+from synthgen.sets.manifest import SHARDS_PER_LIST, FileRecord, Manifest
+
+CROISSANT_NAME = "croissant.json"
+MIT_LICENCE = "https://spdx.org/licenses/MIT.html"
+OTHER_LICENCE = "Not known to synthgen: the generator was trained on images of its user's own."
+
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "arrayShape": "cr:arrayShape",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "containedIn": "cr:containedIn",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "description": {"@container": "@language"},
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isArray": "cr:isArray",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "name": {"@container": "@language"},
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "prov": "http://www.w3.org/ns/prov#",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+_ENCODINGS = {
+    ".gz": "application/gzip",
+    ".h5": "application/x-hdf5",
+    ".json": "application/json",
+    ".npz": "application/zip",
+    ".sha256": "text/plain",
+    ".txt": "text/plain",
+}
+
+
+def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """The Croissant document of a set, as JSON-ready values.
+
+    Args:
+        manifests: of its splits, all drawn in one export; at least one.
+    """
+    first = manifests[0]
+    count = sum(manifest.count for manifest in manifests)
+    document: dict[str, Any] = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.1",
+        "name": "fashion_mnist_synth",
+        "description": (
+            f"{count:,} synthetic Fashion-MNIST images, 28 x 28 grey pixels, drawn from checkpoint "
+            f"{first.checkpoint.name} with seed {first.seed}. {first.privacy.sentence}"
+        ),
+        "version": "1.0.0",
+        "license": MIT_LICENCE if is_mit(first) else OTHER_LICENCE,
+        "creator": {"@type": "sc:Organization", "name": "synthgen"},
+        "keywords": ["synthetic data", "Fashion-MNIST", "image classification"],
+        "citeAs": f"synthgen {first.made_with.get('synthgen', '')}, digest {' '.join(m.digest for m in manifests)}",
+        "distribution": [*_file_objects(manifests), *_image_files(manifests)],
+        "recordSet": _record_sets(manifests),
+        "prov:wasDerivedFrom": _checkpoint(first),
+        "prov:wasGeneratedBy": [_activity(manifest) for manifest in manifests],
+    }
+    return document
+
+
+def is_mit(manifest: Manifest) -> bool:
+    """Whether the generator saw Fashion-MNIST only, which bears the MIT licence as synthgen does."""
+    data = manifest.checkpoint.recipe.get("data", {})
+    return bool(data.get("official", True))
+
+
+def _file_objects(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+    files = {file.name: file for manifest in manifests for file in manifest.sidecars}
+    sets = []
+    for manifest in manifests:
+        shard_files = [file for shard in manifest.shards for file in shard.files]
+        if len(manifest.shards) > SHARDS_PER_LIST:  # the manifest's own lists hold their hashes
+            sets.append(_shard_files(manifest.split, shard_files))
+        else:
+            files |= {file.name: file for file in shard_files}
+    return [*sets, *(_file_object(file) for file in files.values())]
+
+
+def _shard_files(split: str, files: Sequence[FileRecord]) -> dict[str, Any]:
+    name = f"{split}-shards"
+    patterns = {re.sub(r"\d{5}-of-\d{5}", "*", file.name) for file in files}
+    return {
+        "@type": "cr:FileSet",
+        "@id": name,
+        "name": name,
+        "description": f"{len(files):,} files; shard-lists/ holds the SHA-256 of each.",
+        "encodingFormat": _encoding(files[0].name),
+        "includes": sorted(patterns),
+    }
+
+
+def _file_object(file: FileRecord) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": file.name,
+        "name": file.name,
+        "contentUrl": file.name,
+        "contentSize": f"{file.bytes} B",
+        "encodingFormat": _encoding(file.name),
+        "sha256": file.sha256,
+    }
+
+
+def _encoding(name: str) -> str:
+    return _ENCODINGS.get(PurePosixPath(name).suffix, "application/octet-stream")
+
+
+def _image_files(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+    """PNG images stand in class folders, too many to be named one by one; the listings vouch for them."""
+    if manifests[0].format != "png":
+        return []
+    return [
+        {
+            "@type": "cr:FileSet",
+            "@id": "png-files",
+            "name": "png-files",
+            "description": "The images; checksums/ lists the SHA-256 of each.",
+            "encodingFormat": "image/png",
+            "includes": [f"{manifest.split}/*/*.png" for manifest in manifests],
+        }
+    ]
+
+
+def _record_sets(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+    labelled = manifests[0].labelled
+    record_sets = [_class_records()] if labelled else []
+    if manifests[0].format == "png":
+        fields = [
+            _image_field("image", "sc:ImageObject", {"fileProperty": "content"}),
+            _image_field("id", "cr:Int64", {"fileProperty": "filename"}, r"^(\d+)\.png$"),
+            _image_field("split", "sc:Text", {"fileProperty": "fullpath"}, r"^(?:.*/)?(train|test)/[^/]+/[^/]+$"),
+        ]
+        if labelled:
+            path = r"^(?:.*/)?(?:train|test)/(\d)_[^/]+/[^/]+$"
+            fields.append(_image_field("label", "cr:Int64", {"fileProperty": "fullpath"}, path))
+        images = {"@type": "cr:RecordSet", "@id": "images", "name": "images", "field": fields}
+        record_sets.append({**images, "description": "One record an image."})
+    return record_sets
+
+
+def _image_field(name: str, data_type: str, extract: dict[str, str], regex: str | None = None) -> dict[str, Any]:
+    source: dict[str, Any] = {"fileSet": {"@id": "png-files"}, "extract": extract}
+    if regex:
+        source["transform"] = {"regex": regex}
+    field = {"@type": "cr:Field", "@id": f"images/{name}", "name": name, "dataType": data_type, "source": source}
+    return {**field, "description": _FIELDS[name]}
+
+
+_FIELDS = {
+    "image": "28 x 28 pixels, 8-bit grey.",
+    "id": "The image's place on the checkpoint's endless line of images.",
+    "split": "train or test.",
+    "label": "The class, 0 to 9.",
+}
+
+
+def _class_records() -> dict[str, Any]:
+    fields = [("label", "cr:Int64"), ("name", "sc:Text")]
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "classes",
+        "name": "classes",
+        "description": "The ten classes of Fashion-MNIST.",
+        "dataType": "sc:Enumeration",
+        "key": {"@id": "classes/label"},
+        "field": [
+            {
+                "@type": "cr:Field",
+                "@id": f"classes/{name}",
+                "name": name,
+                "dataType": kind,
+                "description": f"Its {name}.",
+            }
+            for name, kind in fields
+        ],
+        "data": [{"classes/label": label, "classes/name": name} for label, name in enumerate(CLASS_NAMES)],
+    }
+
+
+def _checkpoint(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "@id": _checkpoint_id(manifest),
+        "@type": "prov:Entity",
+        "name": f"checkpoint {manifest.checkpoint.name}",
+        "description": f"Trained on {manifest.privacy.trained_on}",
+        "sc:sha256": manifest.checkpoint.sha256,
+    }
+
+
+def _checkpoint_id(manifest: Manifest) -> str:
+    return f"urn:sha256:{manifest.checkpoint.sha256}"
+
+
+def _activity(manifest: Manifest) -> dict[str, Any]:
+    """The export of one split, with all that decides its pixels."""
+    properties: dict[str, Any] = {
+        "seed": str(manifest.seed),  # as text: it may pass 2^53, up to which JSON readers are exact
+        "start": str(manifest.start),
+        "count": str(manifest.count),
+        "labels": manifest.labels,
+        "privacy guarantee": manifest.privacy.guarantee,
+    }
+    if (proof := manifest.privacy.proof) is not None:
+        properties |= {"epsilon": proof.epsilon, "delta": proof.delta}
+    return {
+        "@type": "prov:Activity",
+        "name": f"synthgen export, split {manifest.split}",
+        "prov:used": {"@id": _checkpoint_id(manifest)},
+        "prov:wasAssociatedWith": {
+            "@type": "prov:SoftwareAgent",
+            "name": "synthgen",
+            "softwareVersion": manifest.made_with.get("synthgen", "unknown"),
+        },
+        "additionalProperty": [
+            {"@type": "sc:PropertyValue", "name": name, "value": value} for name, value in properties.items()
+        ],
+    }

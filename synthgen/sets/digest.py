@@ -1,0 +1,59 @@
+"""The one logical digest of a set of images, equal in every format."""
+
+import hashlib
+
+import numpy as np
+
+from synthgen.fashion import PIXELS, UNLABELLED
+from synthgen.formats.base import Batch
+from synthgen.index import BLOCK_IMAGES
+
+
+class SetDigest:
+    """The logical digest of images in index order, equal whatever format or shards they are stored in.
+
+    SHA-256 over the SHA-256 of every block, where a block is the images that share ``index // 256`` and each
+    image counts as its label byte (255: no label) followed by its 784 pixels. Two levels rather than one, so
+    that shards, which are cut between blocks, can be digested apart and joined without reading them again.
+    """
+
+    def __init__(self, start: int) -> None:
+        self._next = start
+        self._open_block = hashlib.sha256()
+        self._block_digests: list[bytes] = []
+
+    def update(self, batch: Batch) -> None:
+        """Add the images behind those already added; raises ValueError when ``batch`` does not follow."""
+        if batch.start != self._next:
+            raise ValueError(f"batch starts at {batch.start}; expected {self._next}")
+        rows = np.empty((len(batch), 1 + PIXELS), np.uint8)
+        rows[:, 0] = UNLABELLED if batch.labels is None else batch.labels
+        rows[:, 1:] = batch.images.reshape(len(batch), PIXELS)
+        done = 0
+        while done < len(rows):
+            room = BLOCK_IMAGES - self._next % BLOCK_IMAGES
+            piece = rows[done : done + room]
+            self._open_block.update(piece.tobytes())
+            done += len(piece)
+            self._next += len(piece)
+            if self._next % BLOCK_IMAGES == 0:
+                self._close_block()
+
+    def block_digests(self) -> list[bytes]:
+        """The SHA-256 of every block, the last one perhaps partial."""
+        if self._next % BLOCK_IMAGES and self._open_block.digest() != hashlib.sha256().digest():
+            return [*self._block_digests, self._open_block.digest()]
+        return list(self._block_digests)
+
+    def hexdigest(self) -> str:
+        """The digest of all images added so far."""
+        return join_block_digests(self.block_digests())
+
+    def _close_block(self) -> None:
+        self._block_digests.append(self._open_block.digest())
+        self._open_block = hashlib.sha256()
+
+
+def join_block_digests(digests: list[bytes]) -> str:
+    """The digest of a set from the digests of its blocks, in order."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()

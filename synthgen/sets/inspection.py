@@ -1,0 +1,109 @@
+"""Look at a checkpoint or an exported set: as a picture, or as a few lines of text."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.errors import UsageError
+from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
+from synthgen.formats.readers import Run
+from synthgen.index import LabelRule
+from synthgen.model.checkpoint import Checkpoint, load_checkpoint
+from synthgen.model.sampling import block_sampler
+from synthgen.sets.manifest import MANIFEST_NAME, Manifest, load_manifest, load_manifests
+from synthgen.sets.verification import read_set
+
+
+def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
+    """The first images of a set, or of what a checkpoint draws with seed 0.
+
+    Args:
+        source: a checkpoint's name or folder, or an exported set's folder.
+        columns: how many of each class, a class a row; without labels as many rows of the first images.
+
+    Returns:
+        uint8, shape (N, 28, 28).
+
+    Raises:
+        CheckpointError, VerificationError: ``source`` is neither, or is malformed.
+        UsageError: the set holds too few images of some class to fill its row.
+    """
+    rows: list[list[npt.NDArray[np.uint8]]] = [[] for _ in range(NUM_CLASSES)]
+    for images, labels in _runs(source, columns):
+        for i, image in enumerate(images):
+            first_open = next((row for row in rows if len(row) < columns), rows[-1])
+            row = first_open if labels is None else rows[labels[i]]
+            if len(row) < columns:
+                row.append(image)
+        if all(len(row) == columns for row in rows):
+            break
+    short = [CLASS_NAMES[i] for i, row in enumerate(rows) if 0 < len(row) < columns]
+    if short and labels is not None:
+        raise UsageError(f"{source}: fewer than {columns} images of {', '.join(short)}; ask for fewer --columns")
+    return np.stack([image for row in rows for image in row])
+
+
+def describe(source: str) -> dict[str, str]:
+    """What a checkpoint or a set is, as short lines: name → value.
+
+    Raises:
+        CheckpointError, VerificationError: ``source`` is neither, or is malformed.
+    """
+    folder = Path(source)
+    if (folder / MANIFEST_NAME).is_file():
+        return _describe_set(load_manifests(folder))
+    return _describe_checkpoint(load_checkpoint(source))
+
+
+def _runs(source: str, columns: int) -> Iterator[Run]:
+    """Images and labels of a set in its order, or the first blocks of a checkpoint."""
+    folder = Path(source)
+    if (folder / MANIFEST_NAME).is_file():
+        for batch in read_set(folder, load_manifest(folder)):
+            yield batch.images, batch.labels
+        return
+    checkpoint = load_checkpoint(source)
+    draw = block_sampler(checkpoint, 0, LabelRule.parse("balanced") if checkpoint.recipe.conditional else None)
+    yield from (draw(block) for block in range(1 + columns // 20))  # a block holds 25 images of each class
+
+
+def _describe_set(manifests: Sequence[Manifest]) -> dict[str, str]:
+    first, described = manifests[0], dict[str, str]()
+    for manifest in manifests:
+        kind = "" if manifest is first else f"{manifest.split}: "  # what is said of the first bears no prefix
+        counts = zip(CLASS_NAMES, manifest.class_counts, strict=False)
+        shards = f"{len(manifest.shards)} shards"
+        described |= {
+            f"{kind}set": f"{manifest.count:,} images, {manifest.format}, split {manifest.split}, {shards}",
+            f"{kind}classes": ", ".join(f"{name} {count:,}" for name, count in counts) or "none: unlabelled",
+            f"{kind}images": f"{manifest.start} to {manifest.start + manifest.count - 1} of seed {manifest.seed}",
+            f"{kind}digest": manifest.digest,
+        }
+    return {
+        **described,
+        "labels": first.labels,
+        "checkpoint": f"{first.checkpoint.name} {first.checkpoint.sha256}",
+        "privacy": first.privacy.sentence,
+        **dict(first.privacy.facts()),
+    }
+
+
+def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
+    training, recipe = checkpoint.training, checkpoint.recipe
+    return {
+        "checkpoint": f"{checkpoint.name} {checkpoint.sha256}",
+        "recipe": f"{recipe.name}: {recipe.description}",
+        "labels": "ten classes" if recipe.conditional else "none: unconditional",
+        "training": _describe_training(training),
+        "cost": f"{recipe.generator_flops / 1e6:.1f} MFLOP an image",
+        "privacy": checkpoint.privacy.sentence,
+        **dict(checkpoint.privacy.facts()),
+    }
+
+
+def _describe_training(training: dict[str, Any]) -> str:
+    epochs = f"{training['epochs']} epochs, " if "epochs" in training else ""
+    return f"{epochs}{training.get('steps')} steps, {training.get('seconds')} s"

@@ -1,0 +1,309 @@
+"""Verification: is a set on disk what its manifest claims?
+
+Every file is hashed again, every image read back, counted and digested; on request some are drawn anew.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from synthgen.environment import drawn_with
+from synthgen.errors import UsageError, VerificationError
+from synthgen.fashion import NUM_CLASSES, class_folder
+from synthgen.formats.base import Batch
+from synthgen.formats.readers import READERS, read_listing, read_shard
+from synthgen.index import BLOCK_IMAGES, LabelRule
+from synthgen.model.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
+from synthgen.model.sampling import block_sampler
+from synthgen.sets.digest import SetDigest
+from synthgen.sets.integrity import files_problems, shard_problems
+from synthgen.sets.manifest import (
+    MANIFEST_NAME,
+    WORK_FOLDER,
+    Manifest,
+    ShardRecord,
+    load_manifest,
+    load_manifests,
+    seal_problems,
+)
+from synthgen.workers import Act, available_cpus, run_in_processes
+
+Progress = Callable[[int], None]
+
+_READ_PER_WORKER, _HASHED_PER_WORKER = 20_000, 2_000_000  # images; fewer are done before one more process is up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What ``verify`` found.
+
+    Attributes:
+        manifest: the set's manifest; of its first split, where it has several.
+        problems: one line each, naming the file and what is off; empty for a sound set.
+        count: how many images there should be, in all splits.
+        regenerated: how many images were drawn anew and compared.
+    """
+
+    manifest: Manifest
+    problems: tuple[str, ...]
+    count: int
+    regenerated: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether the set is what its manifest claims."""
+        return not self.problems
+
+
+def verify(
+    folder: str | Path,
+    *,
+    regenerate: int = 0,
+    checkpoint: Checkpoint | None = None,
+    workers: int = 1,
+    files_only: bool = False,
+    progress: Progress = lambda images: None,
+) -> Report:
+    """Check a set against its manifest.
+
+    Args:
+        folder: an exported set.
+        regenerate: how many images to draw anew and compare, spread evenly over the set, each split by itself.
+        checkpoint: what to draw them from; by default the built-in one of that name.
+        workers: how many processes hash and read, each a shard at a time; see ``generate`` on spawning.
+        files_only: hash the files, but read no image: the manifest is then trusted to describe its files.
+        progress: called with the number of images just checked.
+
+    Raises:
+        VerificationError: there is no manifest, or not one that can be understood.
+        CheckpointError, UsageError: the checkpoint to regenerate from is not the one the set was drawn from.
+    """
+    folder = Path(folder)
+    manifest = load_manifest(folder)
+    if manifest.format not in READERS:
+        raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(READERS)}")
+    if regenerate or checkpoint:
+        checkpoint = _checkpoint_of(manifest, checkpoint)
+    problems = [*seal_problems(folder), *files_problems(folder, manifest.sidecars)]
+    splits = (manifest,) if problems else load_manifests(folder)
+    for split in splits:
+        problems += _shard_problems(folder, split, workers, files_only, progress)
+    problems = problems or _stranger_problems(folder, splits)
+    problems += _origin_problems(manifest, checkpoint)
+    regenerated = 0
+    if regenerate and checkpoint and not problems:
+        for split in splits:
+            problems += _regeneration_problems(folder, split, checkpoint, regenerate)
+            regenerated += min(regenerate, split.count)
+    return Report(
+        manifest=manifest, problems=tuple(problems), regenerated=regenerated, count=sum(split.count for split in splits)
+    )
+
+
+def claimed_content(folder: Path) -> tuple[int, str]:
+    """How many images the manifests of a set's splits name, and the format; where a later one is spoilt, of the first.
+
+    Raises:
+        VerificationError: there is no manifest, or not one that can be understood.
+    """
+    first = load_manifest(folder)
+    try:
+        return sum(manifest.count for manifest in load_manifests(folder)), first.format
+    except VerificationError:  # verify will say what is wrong with it
+        return first.count, first.format
+
+
+def default_workers(count: int, file_format: str, files_only: bool = False) -> int:
+    """How many processes check ``count`` images soonest: one for every processor, fewer for small sets."""
+    quick = files_only and file_format != "png"  # there, a file an image, opening takes longer than decoding
+    return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if quick else _READ_PER_WORKER)))
+
+
+def read_set(folder: Path, manifest: Manifest) -> Iterator[Batch]:
+    """The images of a set in index order, through its format's own reader.
+
+    Raises:
+        VerificationError: a shard is missing or malformed.
+    """
+    for shard in manifest.shards:
+        yield from read_batches(folder, manifest, shard)
+
+
+def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterator[Batch]:
+    """The images of one shard in index order."""
+    start = shard.start
+    names = [file.name for file in shard.files]
+    for images, labels in read_shard(manifest.format, folder, names, shard.count):
+        yield Batch(start=start, images=images, labels=labels)
+        start += len(images)
+
+
+def _stranger_problems(folder: Path, splits: Sequence[Manifest]) -> list[str]:
+    """What lies among the set's own files and no one vouches for: a loader might read it, or count it as a class."""
+    files = {file.name for manifest in splits for file in manifest.files()} | {MANIFEST_NAME}
+    class_folders: set[str] = set()
+    for manifest in splits if splits[0].format == "png" else ():
+        for shard in manifest.shards:
+            files |= {name for _, name in read_listing(folder / shard.files[0].name, shard.count)}
+        if manifest.labelled:  # of a class without images there is a folder all the same
+            class_folders |= {f"{manifest.split}/{class_folder(label)}" for label in range(NUM_CLASSES)}
+    folders = {parent for name in files | class_folders for parent in _parents(name)} | class_folders
+    strangers = []
+    for name, is_folder in _everything_in(folder, ""):
+        if name not in (folders if is_folder else files) and name.partition("/")[0] != WORK_FOLDER:
+            strangers.append(f"{name}: not part of the set; the manifest does not name it")
+    return sorted(strangers)
+
+
+def _parents(name: str) -> Iterator[str]:
+    while (name := name.rpartition("/")[0]) != "":
+        yield name
+
+
+def _everything_in(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
+    """(name, whether it is a folder and no link) of all that lies below a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            yield f"{prefix}{entry.name}", is_folder
+            if is_folder:
+                yield from _everything_in(Path(entry.path), f"{prefix}{entry.name}/")
+
+
+def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[str]:
+    """Where the manifest differs from the checkpoint it names, if that is at hand: given, or built in."""
+    record = manifest.checkpoint
+    if checkpoint is None and record.name in builtin_checkpoints():
+        builtin = load_checkpoint(record.name)
+        checkpoint = builtin if builtin.sha256 == record.sha256 else None
+    if checkpoint is None:
+        return []
+    problems = []
+    if manifest.privacy != checkpoint.privacy:
+        problems.append(f"{MANIFEST_NAME}: the privacy statement is not that of its checkpoint")
+    if record.recipe_sha256 != checkpoint.recipe.sha256:
+        problems.append(f"{MANIFEST_NAME}: the recipe is not that of its checkpoint")
+    if manifest.labelled != checkpoint.recipe.conditional:
+        problems.append(f"{MANIFEST_NAME}: labels '{manifest.labels}' cannot come from its checkpoint")
+    return problems
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What one shard was found to be."""
+
+    problems: tuple[str, ...]
+    block_digests: bytes = b""
+    class_counts: tuple[int, ...] = (0,) * NUM_CLASSES
+
+
+@dataclass(frozen=True)
+class _ShardCheck:
+    """Hash and read shards, here or in another process."""
+
+    folder: Path
+    manifest: Manifest  # without its shards: each task brings its own
+    files_only: bool
+
+    def __call__(self) -> Act:
+        return self.check
+
+    def check(self, shard: ShardRecord, progress: Progress) -> _Checked:
+        """Every file's hash, then, of files that are what was written, every image."""
+        # The reader of PNG hashes each image before it decodes it, so that none is read twice.
+        problems = files_problems(self.folder, shard.files)
+        if self.manifest.format == "png" and (self.files_only and not problems):
+            problems = shard_problems(self.folder, "png", shard)
+        if problems or self.files_only:
+            progress(shard.count)
+            return _Checked(tuple(problems))
+        try:
+            return self._read(shard, progress)
+        except VerificationError as error:
+            return _Checked(tuple(shard_problems(self.folder, self.manifest.format, shard)) or (str(error),))
+
+    def _read(self, shard: ShardRecord, progress: Progress) -> _Checked:
+        digest, name = SetDigest(shard.start), shard.files[0].name
+        class_counts = np.zeros(NUM_CLASSES, np.int64)
+        labelled = self.manifest.labelled
+        for batch in read_batches(self.folder, self.manifest, shard):
+            digest.update(batch)
+            if (batch.labels is not None) != labelled:
+                raise VerificationError(f"{name}: labels {'missing' if labelled else 'unexpected'}")
+            if batch.labels is not None:
+                class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
+            progress(len(batch))
+        if digest.hexdigest() != shard.digest:
+            return _Checked((f"{name}: its images or labels do not give the digest in the manifest",))
+        return _Checked((), b"".join(digest.block_digests()), tuple(class_counts.tolist()))
+
+
+def _shard_problems(folder: Path, manifest: Manifest, workers: int, files_only: bool, progress: Progress) -> list[str]:
+    """Check every shard by itself, then what the manifest says of all of them together."""
+    check = _ShardCheck(folder, replace(manifest, shards=(), shard_lists=()), files_only)
+    if workers > 1:
+        found = run_in_processes(check, manifest.shards, processes=workers, progress=progress)
+    else:
+        found = (check.check(shard, progress) for shard in manifest.shards)
+    problems: list[str] = []
+    set_digest, class_counts = hashlib.sha256(), np.zeros(NUM_CLASSES, np.int64)
+    for checked in found:
+        problems += checked.problems
+        set_digest.update(checked.block_digests)
+        class_counts += checked.class_counts
+    if problems or files_only:
+        return problems
+    if set_digest.hexdigest() != manifest.digest:
+        problems.append(f"{MANIFEST_NAME}: the set's digest is not that of its shards")
+    if manifest.labelled and tuple(class_counts.tolist()) != manifest.class_counts:
+        problems.append(f"{MANIFEST_NAME}: class_counts are not those of the images")
+    return problems
+
+
+def _checkpoint_of(manifest: Manifest, given: Checkpoint | None) -> Checkpoint:
+    record = manifest.checkpoint
+    if given is None:
+        if record.name not in builtin_checkpoints():  # a manifest must not choose which of our files are opened
+            raise UsageError(
+                f"the set was drawn from checkpoint '{record.name}', which is not built in; "
+                "name its folder with --checkpoint"
+            )
+        given = load_checkpoint(record.name)
+    if given.sha256 != record.sha256:
+        raise UsageError(
+            f"checkpoint '{given.name}' is {given.sha256[:12]}…; the set was drawn from {record.sha256[:12]}…"
+        )
+    return given
+
+
+def _regeneration_problems(folder: Path, manifest: Manifest, checkpoint: Checkpoint, amount: int) -> list[str]:
+    """Draw ``amount`` images anew, spread evenly over the set, and compare pixels and labels."""
+    rule = LabelRule.parse(manifest.labels) if manifest.labelled else None
+    draw = block_sampler(checkpoint, manifest.seed, rule)
+    amount = min(amount, manifest.count)
+    wanted = manifest.start + np.arange(amount, dtype=np.int64) * manifest.count // amount
+    differing, largest, examined = 0, 0, -1
+    images = np.empty(0, np.uint8)
+    labels: np.ndarray | None = None
+    for batch in read_set(folder, manifest):
+        for index in wanted[(wanted >= batch.start) & (wanted < batch.start + len(batch))].tolist():
+            block, offset = divmod(index, BLOCK_IMAGES)
+            if block != examined:
+                images, labels = draw(block)
+                examined = block
+            if labels is not None and batch.labels is not None and labels[offset] != batch.labels[index - batch.start]:
+                return [f"image {index}: label {batch.labels[index - batch.start]}; drawn anew it is {labels[offset]}"]
+            gap = int(np.abs(images[offset].astype(int) - batch.images[index - batch.start]).max())
+            differing, largest = differing + (gap > 0), max(largest, gap)
+    if not differing:
+        return []
+    here, there = drawn_with(), manifest.made_with
+    changed = [f"{k} {there.get(k)} → {v}" for k, v in here.items() if there.get(k) != v]
+    cause = (
+        f"made with other software or hardware: {'; '.join(changed)}" if changed else "the set is not what it claims"
+    )
+    return [f"{differing} of {amount} images drawn anew differ, by up to {largest} grey levels; {cause}"]

@@ -1,0 +1,117 @@
+"""The private game: a discriminator trained by DP-SGD, and a generator that sees nothing but that discriminator.
+
+Whatever a step of the discriminator lets out is a sum of clipped per-example gradients of the real images with
+Gaussian noise (Abadi et al. 2016, arXiv:1607.00133); all else, the generator above all, is computed from that and costs
+no privacy. The recipe is that of Bie, Kamath and Zhang 2023, "Private GANs, Revisited" (arXiv:2302.02936): large
+batches, and as many discriminator steps to one of the generator as the noise calls for.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from synthgen.errors import TrainingError
+from synthgen.fashion import IMAGE_SIDE
+from synthgen.model.recipe import PrivateAdversarialRecipe
+from synthgen.privacy.mechanisms import gaussian_noise
+from synthgen.privacy.per_example import ClippedGradients
+from synthgen.training.game import FORGED_FOR_DISCRIMINATOR, Pixels, Players
+
+_ROWS = 256  # examples whose gradients are held at a time; a Poisson sample of any size is a number of these
+
+
+class PrivateGame(Players):
+    """Generator against a discriminator that sees the real images through clip and noise alone.
+
+    Args:
+        recipe: the networks, the loss, the optimisers and the clip.
+        seed: decides the initial weights and the forged images; never the noise of the mechanism.
+        noise_multiplier: standard deviation of the noise / the clip norm.
+    """
+
+    def __init__(self, recipe: PrivateAdversarialRecipe, seed: int, noise_multiplier: float) -> None:
+        super().__init__(recipe, seed, recipe.training.steps)
+        self._training, self._noise_multiplier = recipe.training, noise_multiplier
+        self._gradients = ClippedGradients(self.discriminator, recipe.training.l2_clip_norm)
+        self._shapes = [tuple(variable.shape) for variable in self.discriminator.trainable_variables]
+        self._parameters = sum(int(np.prod(shape)) for shape in self._shapes)
+        self._real_graph = tf.function(self._sum_over_real)
+        self._forged_graph = tf.function(self._sum_over_forged)
+        self._apply_graph = tf.function(self._apply)
+
+    def discriminator_step(self, images: Pixels, labels: Pixels, step: int) -> float:
+        """Teach the discriminator on a Poisson sample of the real images, privately, and on forged ones.
+
+        Args:
+            images: the sample, uint8, shape (N, 28, 28); N may be 0.
+            labels: uint8, shape (N,).
+            step: the step's number in the run; decides the forged images.
+
+        Returns:
+            The discriminator's accuracy on the forged images; its accuracy on real ones is nobody's to know.
+
+        Raises:
+            TrainingError: the noisy gradient is no number any more.
+        """
+        section = self._training
+        real = self._noisy_sum(images, labels) / section.batch_size  # the expected size: the drawn one is private
+        forged, accuracy = self._forged_graph(tf.constant(step, tf.int64))
+        gradient = (real + forged.numpy().astype(np.float64) / section.forged_batch_size) / 2
+        if not np.isfinite(gradient).all():
+            raise TrainingError(f"the discriminator's gradient is no number at step {step}: lower its learning rate")
+        self._apply_graph(tf.constant(gradient, tf.float32))
+        return float(accuracy)
+
+    def teach_generator(self, step: int) -> float:
+        """One step of the generator against the discriminator as it is; returns its loss."""
+        count = self._training.generator_batch_size
+        blank = np.zeros((count, IMAGE_SIDE, IMAGE_SIDE), np.uint8)  # only its length counts: no loss here is paired
+        return self.generator_step(blank, np.zeros(count, np.uint8), step).loss
+
+    def _noisy_sum(self, images: Pixels, labels: Pixels) -> npt.NDArray[np.float64]:
+        """The Gaussian mechanism: the clipped gradients' sum over the sample, with noise."""
+        clip = self._training.l2_clip_norm
+        total = gaussian_noise(self._parameters, self._noise_multiplier * clip)
+        for first in range(0, len(images), _ROWS):
+            part = slice(first, first + _ROWS)
+            total += self._real_graph(*_padded(images[part], labels[part])).numpy()
+        return total
+
+    def _sum_over_real(self, pixels: tf.Tensor, labels: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
+        sums, _ = self._gradients.sum(self._real(pixels, labels), self._each_loss(real=True), counted)
+        return _flat(sums)
+
+    def _sum_over_forged(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Clipped like the real ones though they need no protection: unclipped, they would drown them.
+        count = self._training.forged_batch_size
+        forged = self._forge(tf.zeros([count], tf.uint8), step, FORGED_FOR_DISCRIMINATOR)
+        sums, logits = self._gradients.sum(forged, self._each_loss(real=False), tf.ones([count]))
+        return _flat(sums), tf.reduce_mean(tf.cast(logits <= 0, tf.float32))
+
+    def _each_loss(self, *, real: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+        sign = -1.0 if real else 1.0
+        if self._training.loss == "hinge":
+            return lambda logits: tf.nn.relu(1.0 + sign * logits)
+        return lambda logits: tf.nn.softplus(sign * logits)
+
+    def _apply(self, gradient: tf.Tensor) -> None:
+        parts = tf.split(gradient, [int(np.prod(shape)) for shape in self._shapes])
+        gradients = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        self._discriminator_optimizer.apply(gradients, self.discriminator.trainable_variables)
+
+
+def _padded(images: Pixels, labels: Pixels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Rows that count and rows that fill up to one fixed shape, so that the graph is traced once."""
+    filling = _ROWS - len(images)
+    counted = np.concatenate([np.ones(len(images), np.float32), np.zeros(filling, np.float32)])
+    return (
+        tf.constant(np.concatenate([images, np.zeros((filling, IMAGE_SIDE, IMAGE_SIDE), np.uint8)])),
+        tf.constant(np.concatenate([labels, np.zeros(filling, np.uint8)])),
+        tf.constant(counted),
+    )
+
+
+def _flat(arrays: list[tf.Tensor]) -> tf.Tensor:
+    return tf.concat([tf.reshape(array, [-1]) for array in arrays], axis=0)

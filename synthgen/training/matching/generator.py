@@ -1,0 +1,137 @@
+"""A generator that learns to match released statistics: the private recipe's second half.
+
+For each class the mean embedding of what it draws is brought to the released one: the maximum mean discrepancy of
+Gretton et al. 2012 ("A kernel two-sample test", section 3) for the kernel ⟨φ(x), φ(y)⟩, in its unbiased form. The
+teacher adds a margin: an image of a class is one that the teacher takes for that class. Students of the generator add
+embeddings of their own, in which it is matched from then on.
+
+Nothing here sees a real image, so that any of it may be run, seeded and repeated at will.
+"""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
+from synthgen.index import pieces
+from synthgen.model.networks import build_generator
+from synthgen.model.recipe import StatisticsRecipe
+from synthgen.training.game import Stateful, constant_then_linear, follow
+from synthgen.training.matching.features import embedding, look, normalised_scattering
+from synthgen.training.matching.release import Release, StudentRelease
+from synthgen.training.matching.student import Student
+
+_DRAWN_AT_ONCE = 1_000
+
+
+class Match(NamedTuple):
+    """How one batch compares with the release.
+
+    Attributes:
+        distance: squared maximum mean discrepancies, the mean over the classes, summed over the embeddings; an
+            unbiased estimate, so that it may be below 0.
+        agreement: the share of images that the teacher takes for the class they were drawn for.
+    """
+
+    distance: float
+    agreement: float
+
+
+class Matching(Stateful):
+    """A generator on its way to the release.
+
+    Args:
+        recipe: the generator and its training.
+        release: what it is to match.
+        seed: decides initial weights and latents; 0 to 2^32 - 1.
+    """
+
+    def __init__(self, recipe: StatisticsRecipe, release: Release, seed: int) -> None:
+        keras.utils.set_random_seed(seed)
+        self._recipe, self._seed = recipe, seed
+        self._targets = [(tf.constant(each.means), Student(each.weights)) for each in release.students]
+        self._means = tf.constant(release.means)
+        self._teacher = tf.constant(release.teacher.weights), tf.constant(release.teacher.bias)
+        self.generator = build_generator(recipe)
+        self._averaged = build_generator(recipe) if recipe.training.ema_decay else None
+        if self._averaged is not None:
+            self._averaged.set_weights(self.generator.get_weights())
+        section = recipe.training
+        rate = constant_then_linear(section.learning_rate, section.steps)
+        self._optimizer = keras.optimizers.Adam(rate, beta_1=section.beta_1, beta_2=section.beta_2)
+        self._optimizer.build(self.generator.trainable_variables)
+        self._graph = tf.function(self._step)
+
+    @property
+    def best_generator(self) -> keras.Model:
+        """The generator to keep: the one with averaged weights where the recipe asks for it."""
+        return self._averaged or self.generator
+
+    def step(self, number: int) -> Match:
+        """One step of the optimiser; ``number`` decides its latents."""
+        distance, agreement = self._graph(tf.constant(number, tf.int64))
+        return Match(float(distance), float(agreement))
+
+    def admit(self, student: StudentRelease) -> None:
+        """From now on match what this student saw, too."""
+        self._targets.append((tf.constant(student.means), Student(student.weights)))
+        self._graph = tf.function(self._step)
+
+    def draw(self, count: int, stream: int) -> tuple[Images, Labels]:
+        """``count`` images of the best generator, uint8 (count, 28, 28), and their labels; another set a stream."""
+        images = np.empty((count, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+        labels = np.arange(count) % NUM_CLASSES
+        for part in pieces(count, _DRAWN_AT_ONCE):
+            number = tf.constant(-1 - part.start - count * stream, tf.int64)  # apart from every training step's
+            drawn = self._draw(tf.constant(labels[part], tf.int32), number, self.best_generator, training=False)
+            images[part] = np.round(drawn.numpy()[..., 0] * 255)
+        return images, labels.astype(np.uint8)
+
+    def _variables(self) -> list[keras.Variable]:
+        owners = [self.generator, *([self._averaged] if self._averaged else []), self._optimizer]
+        return [variable for owner in owners for variable in owner.variables]
+
+    def _step(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        section = self._recipe.training
+        labels = tf.range(section.images_per_class * NUM_CLASSES) % NUM_CLASSES
+        with tf.GradientTape() as tape:
+            images = self._draw(labels, number)
+            views = look(images)
+            distance = self._distance(embedding(views), self._means)
+            for means, student in self._targets:
+                distance += self._distance(student.embed(images), means)
+            margins = self._margins(normalised_scattering(views.scattering), labels)
+            loss = distance + section.margin_weight * tf.reduce_mean(tf.nn.relu(-margins))
+        gradients = tape.gradient(loss, self.generator.trainable_variables)
+        self._optimizer.apply(gradients, self.generator.trainable_variables)
+        if self._averaged is not None:
+            follow(self._averaged, self.generator, section.ema_decay)
+        return distance, tf.reduce_mean(tf.cast(margins > 0, tf.float32))
+
+    def _draw(
+        self, labels: tf.Tensor, number: tf.Tensor, generator: keras.Model | None = None, training: bool = True
+    ) -> tf.Tensor:
+        latent, seed = self._recipe.latent, tf.stack([tf.constant(self._seed, tf.int64), number])
+        normal = latent.distribution == "gaussian"
+        draw = tf.random.stateless_normal if normal else tf.random.stateless_uniform
+        noise = draw([tf.shape(labels)[0], latent.size], seed)
+        return (generator or self.generator)([noise, tf.one_hot(labels, NUM_CLASSES)], training=training)
+
+    def _distance(self, embedded: tf.Tensor, released: tf.Tensor) -> tf.Tensor:
+        """The unbiased squared distance of the batch's class means from the released ones; images in label order."""
+        count = self._recipe.training.images_per_class
+        by_class = tf.reshape(embedded, [count, NUM_CLASSES, -1])
+        means = tf.reduce_mean(by_class, axis=0)
+        biased = tf.reduce_sum(tf.square(means - released)) / NUM_CLASSES
+        spread = tf.reduce_sum(tf.square(by_class - means)) / NUM_CLASSES
+        return biased - spread / (count * (count - 1))
+
+    def _margins(self, rows: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """By how much the teacher prefers each image's own class to the next likely one, in logits."""
+        weights, bias = self._teacher
+        logits = rows @ weights + bias
+        own = tf.one_hot(labels, NUM_CLASSES)
+        other = tf.reduce_max(tf.where(own > 0, np.float32(-np.inf), logits), axis=1)
+        return tf.reduce_sum(logits * own, axis=1) - other

@@ -1,0 +1,281 @@
+"""The private looks at the training images: a teacher, and what its average garment of each class looks like.
+
+Everything a generator learns comes from these releases, so that training it costs no more privacy, however long it
+takes (post-processing; Dwork and Roth 2014, proposition 2.1).
+
+1. The teacher, a linear classifier on normalised scattering features, by DP-SGD.
+2. The sums, over the images that *the teacher* takes for a class, of a fixed public embedding φ with ‖φ‖ ≤ 1, and with
+   them their number: one Gaussian mechanism of sensitivity 1 (a private mean embedding, as in DP-MERF, Harder et al.
+   2021, arXiv:2002.11603). By the teacher's labels rather than the given ones, because what a classifier downstream
+   can learn is then the same at the borders between classes as everywhere else.
+3. The like sums of what a student of the generator makes of the images (``training.matching.student``), once for each
+   student.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.errors import PrivacyError
+from synthgen.fashion import NUM_CLASSES, Images, Labels, StageProgress
+from synthgen.files import MALFORMED, publish
+from synthgen.formats.hdf5 import own_dataset
+from synthgen.index import pieces
+from synthgen.privacy.ledger import Ledger, Mechanism
+from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
+from synthgen.training.matching.teacher import Teacher, Watch, train_teacher
+
+Embed = Callable[[Images], npt.NDArray[np.float32]]
+
+_BATCH = 1_000
+_LEAST_COUNT = 100.0  # images of a class: below it the noise is all there is
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookPlan:
+    """The private looks as they will be.
+
+    Attributes:
+        teacher: its DP-SGD.
+        embedding: the Gaussian mechanism over the class sums; its sensitivity is 1.
+        learning_rate: of the teacher.
+        students: one Gaussian mechanism of sensitivity 1 for each student of the generator.
+    """
+
+    teacher: Mechanism
+    embedding: Mechanism
+    learning_rate: float
+    students: tuple[Mechanism, ...] = ()
+
+    @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        """All of them, in the order in which they are run."""
+        return self.teacher, self.embedding, *self.students
+
+
+@dataclass(frozen=True)
+class StudentRelease:
+    """What one student of the generator made of the images.
+
+    Attributes:
+        weights: of the student, which never saw a real image.
+        means: float32, shape (10, D): the mean of its embedding over each of the teacher's classes, noise included.
+    """
+
+    weights: tuple[npt.NDArray[np.float32], ...]
+    means: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is known of the training images.
+
+    Attributes:
+        teacher: the private classifier.
+        means: float32, shape (10, D): the mean embedding of each of its classes, noise included.
+        counts: float32, shape (10,): how many images it takes for each class, noise included.
+        charged: the mechanisms that this release is the outcome of.
+        students: in the order in which they looked.
+    """
+
+    teacher: Teacher
+    means: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.float32]
+    charged: tuple[Mechanism, ...]
+    students: tuple[StudentRelease, ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Publish the release as an HDF5 file, whole or not at all."""
+        with publish(path) as partial, h5py.File(partial, "w") as file:
+            for name, array in zip(_NAMES, self._arrays(), strict=True):
+                file[name] = array
+            file.attrs["charged"] = json.dumps(Ledger(self.charged).to_list())
+            for i, student in enumerate(self.students):
+                group = file.create_group(f"students/{i}")
+                group["means"] = student.means
+                for j, array in enumerate(student.weights):
+                    group[f"weights/{j:03d}"] = array
+
+    def expect_outcome_of(self, ledger: Ledger, path: Path) -> None:
+        """Raise PrivacyError unless the ledger holds all that this release, read from ``path``, came of.
+
+        A student's look that was cut short is charged and released nothing.
+        """
+        charges = iter(ledger.mechanisms)
+        found = all(mechanism in charges for mechanism in self.charged) and self.charged[:2] == ledger.mechanisms[:2]
+        if not found or len(self.charged) != 2 + len(self.students):
+            raise PrivacyError(f"{path}: not the outcome of the ledger beside it; start anew in another --out")
+
+    @classmethod
+    def load(cls, path: Path) -> "Release":
+        """Read a release back.
+
+        Raises:
+            PrivacyError: it is missing, or not what ``save`` writes.
+        """
+        try:
+            with h5py.File(path, "r") as file:
+                weights, bias, means, counts = (_array(file, name) for name in _NAMES)
+                charged = Ledger.from_list(json.loads(file.attrs["charged"])).mechanisms
+                groups = [file[f"students/{i}"] for i in range(len(file.get("students", ())))]
+                students = tuple(
+                    StudentRelease(
+                        tuple(_array(group["weights"], name) for name in sorted(group["weights"])),
+                        _array(group, "means"),
+                    )
+                    for group in groups
+                )
+            release = cls(Teacher(weights, bias), means, counts, charged, students)
+            release._expect_shapes()
+        except MALFORMED as error:
+            raise PrivacyError(f"{path}: no readable release: {error}; train anew in another folder") from error
+        return release
+
+    def _expect_shapes(self) -> None:
+        from synthgen.training.matching.features import EMBEDDING_SIZE, SCATTERING_SIZE
+        from synthgen.training.matching.student import STUDENT_EMBEDDING_SIZE, Student
+
+        expected = {
+            "weights": (self.teacher.weights, (SCATTERING_SIZE, NUM_CLASSES)),
+            "bias": (self.teacher.bias, (NUM_CLASSES,)),
+            "means": (self.means, (NUM_CLASSES, EMBEDDING_SIZE)),
+            "counts": (self.counts, (NUM_CLASSES,)),
+        }
+        for i, student in enumerate(self.students):
+            expected[f"means of student {i + 1}"] = student.means, (NUM_CLASSES, STUDENT_EMBEDDING_SIZE)
+            Student(student.weights)  # raises ValueError for weights of other shapes
+        for name, (array, shape) in expected.items():
+            if array.shape != shape or not np.isfinite(array).all():
+                raise ValueError(f"{name} of shape {array.shape}: expected finite numbers of shape {shape}")
+
+    def _arrays(self) -> tuple[npt.NDArray[np.float32], ...]:
+        return self.teacher.weights, self.teacher.bias, self.means, self.counts
+
+
+RELEASE_NAME = "release.h5"
+_NAMES = ("weights", "bias", "means", "counts")
+_MAX_ARRAY_BYTES = 16 << 20  # 16 MiB; the largest has a fiftieth of it
+
+
+def _array(group: h5py.Group, name: str) -> npt.NDArray[np.float32]:
+    dataset = own_dataset(group, name)
+    if dataset.nbytes > _MAX_ARRAY_BYTES or dataset.dtype.kind != "f":
+        raise ValueError(f"{name!r:.80} is {dataset.dtype} of shape {dataset.shape}")
+    return np.asarray(dataset[()], np.float32)
+
+
+def look_privately(
+    images: Images,
+    labels: Labels,
+    plan: LookPlan,
+    charge: Callable[[Mechanism], None],
+    progress: StageProgress = lambda stage, done, of: None,
+    watch: Watch = lambda step, parameters, gradient: None,
+) -> Release:
+    """The first look: train the teacher and release the mean embeddings of its classes.
+
+    Args:
+        images: uint8, shape (N, 28, 28).
+        labels: uint8, shape (N,).
+        plan: both mechanisms.
+        charge: called with each mechanism before it runs; an exception from it keeps the mechanism from running.
+        progress: called with (stage, done, of).
+        watch: called with the teacher's noisy steps; see ``train_teacher``.
+    """
+    from synthgen.training.matching.features import SCATTERING_SIZE, embedding_rows, scattering_rows
+
+    features = np.empty((len(images), SCATTERING_SIZE), np.float32)
+    for rows in pieces(len(images), _BATCH):
+        features[rows] = _apart(scattering_rows, images[rows])
+        progress("scattering features", rows.stop, len(images))
+    charge(plan.teacher)
+    teacher = train_teacher(
+        features,
+        labels,
+        plan.teacher,
+        learning_rate=plan.learning_rate,
+        progress=lambda done, of: progress("private teacher", done, of),
+        watch=watch,
+    )
+    taught = teacher.predict(features)
+    del features
+    charge(plan.embedding)
+    sums = _noisy_sums(
+        embedding_rows, images, taught, plan.embedding, lambda done, of: progress("private embedding", done, of)
+    )
+    return _released(teacher, sums, (plan.teacher, plan.embedding))
+
+
+def look_as_student(
+    embed: Embed,
+    weights: tuple[npt.NDArray[np.float32], ...],
+    images: Images,
+    release: Release,
+    mechanism: Mechanism,
+    progress: StageProgress = lambda stage, done, of: None,
+) -> Release:
+    """A further look, through a student's eyes; its whole price is ``mechanism``, to be charged before the call.
+
+    Args:
+        embed: uint8 images (N, 28, 28) → rows (N, D) of norm at most 1; longer ones are clipped.
+        weights: the student's, to be released beside the means.
+        images: uint8, shape (N, 28, 28).
+        release: of the looks before.
+        mechanism: the noise; its sensitivity is 1.
+        progress: called with (stage, done, of).
+
+    Returns:
+        ``release`` with one more student.
+    """
+    from synthgen.training.matching.features import scattering_rows
+
+    batches = [images[rows] for rows in pieces(len(images), _BATCH)]
+    taught = np.concatenate([release.teacher.predict(_apart(scattering_rows, batch)) for batch in batches])
+    sums = _noisy_sums(
+        embed, images, taught, mechanism, lambda done, of: progress("private look of a student", done, of)
+    )
+    means = (sums / release.counts[:, None]).astype(np.float32)
+    students = (*release.students, StudentRelease(weights, means))
+    return replace(release, charged=(*release.charged, mechanism), students=students)
+
+
+def embedding_sums(
+    embed: Embed, images: Images, labels: Labels, progress: Callable[[int, int], None] = lambda done, of: None
+) -> npt.NDArray[np.float64]:
+    """The sums of an embedding over the images of each label, with no noise: float64, shape (10, D).
+
+    One image more or less changes one row by at most 1 in norm.
+    """
+    sums = np.zeros((NUM_CLASSES, embed(images[:1]).shape[1]))
+    for rows in pieces(len(images), _BATCH):
+        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ clip_rows(_apart(embed, images[rows]), 1.0)
+        progress(rows.stop, len(images))
+    return sums
+
+
+def _noisy_sums(
+    embed: Embed, images: Images, labels: Labels, mechanism: Mechanism, progress: Callable[[int, int], None]
+) -> npt.NDArray[np.float64]:
+    """The Gaussian mechanism over ``embedding_sums``."""
+    sums = embedding_sums(embed, images, labels, progress)
+    return sums + gaussian_noise(sums.shape, mechanism.noise_multiplier * mechanism.l2_sensitivity)
+
+
+def _apart(embed: Embed, images: Images) -> npt.NDArray[np.float32]:
+    """Rows of a batch of fixed size, so that no image's row depends on how many others there are."""
+    filled = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
+    filled[: len(images)] = images
+    return embed(filled)[: len(images)]
+
+
+def _released(teacher: Teacher, sums: npt.NDArray[np.float64], charged: tuple[Mechanism, ...]) -> Release:
+    """Noisy sums as means and counts; φ's first coordinate is constant and counts the images."""
+    from synthgen.training.matching.features import COUNTING_WEIGHT
+
+    counts = np.maximum(sums[:, 0] / COUNTING_WEIGHT, _LEAST_COUNT)
+    return Release(teacher, (sums / counts[:, None]).astype(np.float32), counts.astype(np.float32), charged)

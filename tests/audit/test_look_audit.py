@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+from support import DATA
+
+from synthgen.audit.canaries import pattern_canaries
+from synthgen.audit.look_audit import LookAudit
+from synthgen.audit.one_run import one_run_audit
+from synthgen.privacy.ledger import Mechanism
+from synthgen.real_images import load_real_images
+from synthgen.training.matching import release as release_module
+from synthgen.training.matching.release import LookPlan
+
+
+@pytest.fixture(scope="module")
+def look() -> LookAudit:
+    """A look at the tiny sample that claims much noise, with 200 canaries."""
+    real = load_real_images("train", DATA, official=False)
+    teacher = Mechanism(
+        name="teacher", releases="g", noise_multiplier=20.0, l2_sensitivity=1.0, sampling_probability=0.2, steps=10
+    )
+    embedding = Mechanism(name="embedding", releases="s", noise_multiplier=10.0, l2_sensitivity=1.0)
+    plan = LookPlan(teacher=teacher, embedding=embedding, learning_rate=1.0)
+    return LookAudit(images=real.images, labels=real.labels, planted=pattern_canaries(200), plan=plan)
+
+
+def test_a_sound_look_is_not_contradicted(look: LookAudit):
+    assert not one_run_audit(look, delta=1e-5).contradicts(1.0)
+
+
+def test_a_look_whose_sums_lack_their_noise_is_caught(look: LookAudit, monkeypatch):
+    monkeypatch.setattr(release_module, "gaussian_noise", lambda shape, deviation: np.zeros(shape))
+    assert one_run_audit(look, delta=1e-5).contradicts(1.0)

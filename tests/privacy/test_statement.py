@@ -1,0 +1,273 @@
+import json
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from synthgen.errors import CheckpointError, PrivacyError, VerificationError
+from synthgen.model.checkpoint import builtin_checkpoints, identity_of, load_checkpoint, save_checkpoint, weights_sha256
+from synthgen.privacy import statement as statement_module
+from synthgen.privacy.ledger import Ledger, Mechanism
+from synthgen.privacy.statement import (
+    PINNED_EPSILONS,
+    PrivacyStatement,
+    claim_sha256,
+    differential_privacy,
+    no_guarantee,
+)
+from synthgen.sets.inspection import describe
+from synthgen.sets.verification import verify
+
+MEANS = Mechanism(name="class means", releases="ten noisy sums", noise_multiplier=6.0, l2_sensitivity=1.0)
+
+
+@pytest.fixture(scope="module")
+def statement(private_checkpoint) -> PrivacyStatement:
+    return private_checkpoint.privacy
+
+
+def test_without_a_guarantee_the_form_is_what_it_always_was():
+    stated = no_guarantee("60,000 images")
+    assert set(stated.to_dict()) == {"guarantee", "sentence", "trained_on"}
+    assert PrivacyStatement.from_dict(stated.to_dict()) == stated
+    assert not stated.protects
+
+
+def test_the_claim_is_the_ledgers_epsilon_rounded_up(statement):
+    proof = statement.proof
+    assert 0 <= proof.epsilon - proof.ledger.epsilon(1e-5) < 1e-4
+    assert 0 <= proof.epsilon_rdp - proof.ledger.epsilon(1e-5, "rdp") < 1e-4
+    assert proof.epsilon < proof.epsilon_rdp
+    assert f"(epsilon {proof.epsilon:g})" in statement.sentence
+    assert "1e-05 (delta)" in statement.sentence
+    assert f"{math.exp(proof.epsilon):.1f}" in statement.sentence
+
+
+def test_a_statement_survives_json(statement):
+    document = json.loads(json.dumps(statement.to_dict()))
+    assert next(iter(document)) == "guarantee"
+    assert PrivacyStatement.from_dict(document) == statement
+    assert PrivacyStatement.from_dict(document).to_dict() == document
+
+
+def lower_epsilon(privacy):
+    privacy.update(epsilon=0.5, sentence=statement_module._sentence(0.5, 1e-5))
+
+
+def lower_rdp(privacy):
+    privacy.update(epsilon_rdp=0.5)
+
+
+def remove_a_mechanism_and_its_cost(privacy):  # the claim stays below what the true ledger proves
+    privacy["mechanisms"].pop()
+    epsilon = Ledger.from_list(privacy["mechanisms"]).epsilon(1e-5)
+    privacy.update(epsilon=epsilon, sentence=statement_module._sentence(epsilon, 1e-5))
+
+
+def raise_the_noise_of_the_claim(privacy):
+    privacy["mechanisms"][0]["noise_multiplier"] = 100.0
+    lower_epsilon(privacy)
+
+
+def lower_the_noise(privacy):
+    privacy["mechanisms"][0]["noise_multiplier"] = 1.0
+
+
+def raise_delta(privacy):
+    privacy.update(delta=1e-3)
+
+
+UNDERCLAIMS = [lower_epsilon, lower_rdp, lower_the_noise, raise_delta]
+CONSISTENT_LIES = [remove_a_mechanism_and_its_cost, raise_the_noise_of_the_claim]
+
+
+@pytest.mark.parametrize("change", UNDERCLAIMS)
+def test_a_claim_that_its_own_ledger_does_not_prove_is_refused(statement, change):
+    document = json.loads(json.dumps(statement.to_dict()))
+    change(document)
+    with pytest.raises(ValueError, match=r"claims (RDP )?epsilon|sentence is not that"):
+        PrivacyStatement.from_dict(document)
+
+
+def edited_checkpoint(checkpoint, folder, change, *, rehash: bool):
+    shutil.copytree(checkpoint.path, folder)
+    path = folder / "checkpoint.json"
+    document = json.loads(path.read_text())
+    change(document["privacy"])
+    if rehash:
+        identified = identity_of(document["recipe"], document["privacy"])
+        document["sha256"] = weights_sha256(folder / "generator.weights.h5", identified)
+    path.write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.parametrize("change", [*UNDERCLAIMS, *CONSISTENT_LIES])
+def test_an_edited_claim_makes_a_checkpoint_unloadable(private_checkpoint, tmp_path, change):
+    with pytest.raises(CheckpointError):
+        load_checkpoint(edited_checkpoint(private_checkpoint, tmp_path / "edited", change, rehash=False))
+
+
+@pytest.mark.parametrize("change", UNDERCLAIMS)
+def test_not_even_with_its_hash_made_right(private_checkpoint, tmp_path, change):
+    with pytest.raises(CheckpointError, match=r"claims|sentence"):
+        load_checkpoint(edited_checkpoint(private_checkpoint, tmp_path / "edited", change, rehash=True))
+
+
+def test_a_private_checkpoint_cannot_pass_as_an_unprotected_one_or_the_other_way_round(
+    private_checkpoint, tiny_checkpoint, tmp_path
+):
+    def swap(privacy, other):
+        privacy.clear()
+        privacy.update(other.privacy.to_dict())
+
+    stripped = edited_checkpoint(
+        private_checkpoint, tmp_path / "stripped", lambda p: swap(p, tiny_checkpoint), rehash=False
+    )
+    with pytest.raises(CheckpointError, match="altered"):
+        load_checkpoint(stripped)
+    adorned = edited_checkpoint(
+        tiny_checkpoint, tmp_path / "adorned", lambda p: swap(p, private_checkpoint), rehash=True
+    )
+    with pytest.raises(CheckpointError, match="not within the budget of its recipe"):
+        load_checkpoint(adorned)
+
+
+def test_the_whole_claim_is_part_of_the_identity(private_checkpoint, tiny_checkpoint, tmp_path):
+    assert private_checkpoint.sha256 != tiny_checkpoint.sha256  # the very same weights
+    louder = edited_checkpoint(private_checkpoint, tmp_path / "louder", lambda p: p.update(trained_on="x"), rehash=True)
+    assert load_checkpoint(louder).sha256 != private_checkpoint.sha256
+    private_checkpoint.keras_model()
+
+
+def test_the_shipped_unprotected_checkpoint_keeps_its_identity():
+    sha256 = json.loads((builtin_checkpoints()["conditional"] / "checkpoint.json").read_text())["sha256"]
+    assert sha256 == CONDITIONAL_SHA256 == load_checkpoint("conditional").sha256
+
+
+CONDITIONAL_SHA256 = "ba477c03ac36a9b4895cab6751fb1d0a3d19dabede540cc8fc44bcd459ba99a0"
+
+
+def test_a_claim_without_proof_is_not_saved(private_checkpoint, tmp_path):
+    privacy = private_checkpoint.privacy
+    for claim in (
+        replace(privacy, proof=None),
+        replace(privacy, sentence="Proven: epsilon = 0.1"),
+        replace(privacy, proof=replace(privacy.proof, epsilon=math.nan)),
+    ):
+        with pytest.raises(PrivacyError):
+            save_checkpoint(tmp_path / "new", private_checkpoint.keras_model(), private_checkpoint.recipe, claim, {})
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("change", [*UNDERCLAIMS, *CONSISTENT_LIES])
+def test_an_edited_claim_of_a_set_is_refused_by_verify(export, private_checkpoint, tmp_path, change):
+    export(tmp_path / "set", checkpoint=private_checkpoint, count=1)
+    path = tmp_path / "set/manifest.json"
+    document = json.loads(path.read_text())
+    change(document["privacy"])
+    path.write_text(json.dumps(document))
+    if change in UNDERCLAIMS:
+        with pytest.raises(VerificationError, match=r"claims|sentence") as refused:
+            verify(tmp_path / "set")
+        assert "\n" not in str(refused.value)
+    else:  # consistent in itself: the checkpoint tells
+        assert verify(tmp_path / "set", checkpoint=private_checkpoint).problems
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guarantee": "none"},
+        {"guarantee": "total"},
+        {"guarantee": None},
+        {"sentence": 3},
+        {"sentence": "Proven: epsilon = 0.1"},
+        {"trained_on": "\x1b[2J"},
+        {"epsilon": "1"},
+        {"epsilon": True},
+        {"epsilon": math.nan},
+        {"epsilon": -1},
+        {"epsilon": 10**400},
+        {"delta": 0.5},
+        {"delta": 0},
+        {"delta": math.nan},
+        {"unit": "a crowd"},
+        {"neighbouring": "replace"},
+        {"sampling_run": "shuffled"},
+        {"accountant": "faith"},
+        {"accountant_version": "x" * 10_000},
+        {"public": "all"},
+        {"public": [3]},
+        {"public": ["x"] * 1_000},
+        {"mechanisms": []},
+        {"mechanisms": None},
+        {"mechanisms": [{}]},
+        {"extra": 1},
+    ],
+)
+def test_a_hostile_statement_is_refused_in_one_line(statement, change):
+    with pytest.raises(ValueError, match=r"privacy|ledger|mechanism") as refused:
+        PrivacyStatement.from_dict(statement.to_dict() | change)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 700
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    [
+        replace(MEANS, noise_multiplier=1e-3),
+        replace(MEANS, noise_multiplier=1e-3, sampling_probability=1e-6),
+        replace(MEANS, noise_multiplier=0.07, sampling_probability=1e-6, steps=1_000_000),
+        replace(MEANS, noise_multiplier=0.5, sampling_probability=0.999, steps=1_000_000),
+    ],
+)
+def test_a_ledger_that_proves_nothing_is_refused_at_once(mechanism):
+    with pytest.raises(PrivacyError, match="no guarantee"):
+        differential_privacy(Ledger((mechanism,)), 1e-5, "x")
+
+
+def test_no_mechanism_no_claim():
+    with pytest.raises(PrivacyError, match="nothing to claim"):
+        differential_privacy(Ledger(), 1e-5, "x")
+
+
+def test_every_pinned_epsilon_is_that_of_a_shipped_ledger():
+    shipped = [load_checkpoint(path).privacy.proof for path in builtin_checkpoints().values()]
+    proofs = {claim_sha256(proof.ledger, proof.delta): proof for proof in shipped if proof}
+    assert set(PINNED_EPSILONS) == set(proofs)
+    for key, proof in proofs.items():
+        computed = (proof.ledger.epsilon(proof.delta), proof.ledger.epsilon(proof.delta, "rdp"))
+        assert PINNED_EPSILONS[key] == pytest.approx(computed, abs=1e-6)
+
+
+def test_a_pinned_ledger_is_read_without_the_accountant(private_checkpoint):
+    proof = private_checkpoint.privacy.proof
+    key, found = claim_sha256(proof.ledger, proof.delta), (proof.epsilon, proof.epsilon_rdp)
+    code = (
+        "import sys; from synthgen.privacy import statement; from synthgen.sets.inspection import describe; "
+        f"statement.PINNED_EPSILONS[{key!r}] = {found!r}; describe({str(private_checkpoint.path)!r}); "
+        "sys.exit('dp_accounting' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_private_checkpoint_is_described_readably(private_checkpoint):
+    described = describe(str(private_checkpoint.path))
+    proof = private_checkpoint.privacy.proof
+    assert described["privacy"] == private_checkpoint.privacy.sentence
+    assert described["epsilon"].startswith(f"{proof.epsilon:g} at delta 1e-05")
+    assert "noise multiplier 20, L2 sensitivity 1, Poisson sampling 0.125, steps: 100" in described["mechanism 2"]
+    assert "hyper-parameters" in described["not charged"]
+
+
+def test_the_check_in_the_documentation_finds_the_same_epsilon(private_checkpoint):
+    text = (Path(__file__).parents[2] / "docs/privacy.md").read_text("utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    command = [sys.executable, "-c", code, str(private_checkpoint.path / "checkpoint.json")]
+    words = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert words[::2] == ["claimed", "computed"]
+    assert 0 <= float(words[1]) - float(words[3]) < 2e-4

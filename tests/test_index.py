@@ -1,0 +1,112 @@
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+
+from synthgen.errors import UsageError
+from synthgen.index import BLOCK_IMAGES, LabelRule, ShardPlan, check_seed, default_shards, latents
+
+GOLDEN_FIRST = [-0.5471856594085693, 1.812480092048645, 1.7433124780654907]
+GOLDEN_SHA256 = "4c900aec6c60d540bbcc8b73aaa01ac1210ef23748218c5666352ad91b900ee6"
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "shards"),
+    [(0, 1, 1), (0, 600, 3), (0, 60_000, 10), (100, 1_000_003, 167), (255, 2, 2), (1 << 40, 777, 2)],
+)
+def test_shards_cover_the_plan_once_and_are_cut_between_blocks(start: int, count: int, shards: int):
+    parts = list(ShardPlan(start=start, count=count, shards=shards))
+    assert len(parts) == shards
+    assert parts[0].start == start
+    assert parts[-1].stop == start + count
+    assert all(before.stop == after.start for before, after in itertools.pairwise(parts))
+    assert all(part.start % BLOCK_IMAGES == 0 for part in parts[1:])
+    assert all(part.count > 0 for part in parts)
+    inner = [part.count for part in parts[1:-1]]
+    assert not inner or max(inner) - min(inner) <= BLOCK_IMAGES
+
+
+def test_blocks_of_a_shard_are_trimmed_to_it():
+    (shard,) = ShardPlan(start=250, count=20, shards=1)
+    assert list(shard.blocks()) == [(0, slice(250, 256)), (1, slice(0, 14))]
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "shards", "words"),
+    [
+        (0, 0, 1, "count 0 is too small"),
+        (-1, 5, 1, "start -1 is negative"),
+        (0, 100, 2, "shards 2 does not fit 100 images"),
+        (0, 100, 0, "shards 0 does not fit"),
+        ((1 << 63) - 5, 6, 1, "passes 2\\^63"),
+    ],
+)
+def test_impossible_plans_are_refused(start: int, count: int, shards: int, words: str):
+    with pytest.raises(UsageError, match=words):
+        ShardPlan(start=start, count=count, shards=shards)
+
+
+def test_default_shards():
+    assert [default_shards(n) for n in (1, 6_000, 6_001, 60_000)] == [1, 1, 2, 10]
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 1003), (7, 1000), (509, 4099)])
+def test_balanced_quotas_are_exact_over_any_stretch(start: int, count: int):
+    rule = LabelRule.parse("balanced")
+    labels = np.concatenate([rule.labels(0, block) for block in range(30)])[start : start + count]
+    counts = np.bincount(labels, minlength=10)
+    assert counts.sum() == count
+    assert set(counts.tolist()) <= {count // 10, -(-count // 10)}
+
+
+def test_chosen_labels_come_in_turn_and_nothing_else():
+    labels = LabelRule.parse("0,3,7").labels(5, 1 << 60)
+    assert set(labels.tolist()) == {0, 3, 7}
+    assert np.ptp(np.bincount(labels, minlength=8)[[0, 3, 7]]) <= 1
+
+
+def test_uniform_labels_are_uniform():
+    labels = np.concatenate([LabelRule.parse("uniform").labels(3, block) for block in range(200)])
+    expected = len(labels) / 10
+    chi_squared = ((np.bincount(labels, minlength=10) - expected) ** 2 / expected).sum()
+    assert chi_squared < 33.7  # the 99.99th percentile of chi-squared with 9 degrees of freedom
+
+
+@pytest.mark.parametrize("text", ["", "10", "0,0", "cat", "-1", "0,,1", "1.5"])
+def test_bad_labels_are_refused(text: str):
+    with pytest.raises(UsageError, match="labels"):
+        LabelRule.parse(text)
+
+
+@pytest.mark.parametrize("text", ["balanced", "uniform", "0,3,7"])
+def test_a_label_rule_prints_as_it_parses(text: str):
+    assert str(LabelRule.parse(text)) == text
+
+
+def test_golden_latents():
+    """Pinned for all time: a change here would change every image ever exported."""
+    digest = hashlib.sha256(latents(42, 7, 48, "gaussian").tobytes() + latents(42, 7, 48, "uniform").tobytes())
+    assert latents(42, 7, 48, "gaussian")[0, :3].tolist() == GOLDEN_FIRST
+    assert digest.hexdigest() == GOLDEN_SHA256
+
+
+def test_latents_have_the_distribution_they_claim():
+    normal = np.concatenate([latents(1, block, 64, "gaussian") for block in range(20)])
+    uniform = np.concatenate([latents(1, block, 64, "uniform") for block in range(20)])
+    assert abs(normal.mean()) < 0.01
+    assert abs(normal.std() - 1) < 0.01
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    assert abs(uniform.mean() - 0.5) < 0.005
+
+
+def test_latents_differ_by_seed_block_and_stream():
+    drawn = {latents(seed, block, 8, "gaussian").tobytes() for seed in (0, 1, 2**64 - 1) for block in (0, 1, 2**55)}
+    assert len(drawn) == 9
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 64])
+def test_seeds_out_of_range_are_refused(seed: int):
+    with pytest.raises(UsageError, match="seed"):
+        check_seed(seed)
