@@ -1,13 +1,10 @@
 """What a Fashion-MNIST image is (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747)."""
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
 Images = npt.NDArray[np.uint8]  # shape (N, 28, 28), 0 to 255
 Labels = npt.NDArray[np.uint8]  # shape (N,), 0 to 9
-StageProgress = Callable[[str, int, int], None]  # called with (what is being done, steps done, steps in all)
 
 IMAGE_SIDE = 28  # pixels
 PIXELS = IMAGE_SIDE * IMAGE_SIDE

@@ -17,7 +17,11 @@ from typing import Any
 
 from synthgen.errors import SynthgenError, WorkerError
 
-Progress = Callable[[int], None]
+# How long work tells where it is. Every module that reports takes one of these.
+Progress = Callable[[int], None]  # called with the amount just finished, such as a number of images
+StepProgress = Callable[[int, int], None]  # (steps done, steps in all)
+StageProgress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
+
 Act = Callable[[Any, Progress], Any]  # (task, progress) → result
 Prepare = Callable[[], Act]  # called once in each process; must be picklable
 

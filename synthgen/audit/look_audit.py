@@ -17,10 +17,11 @@ from synthgen.audit.canaries import (
     linear_softmax_background,
     linear_softmax_step_evidence,
 )
-from synthgen.fashion import Images, Labels, StageProgress
+from synthgen.fashion import Images, Labels
 from synthgen.privacy.mechanisms import clip_rows
 from synthgen.training.matching.features import embedding_rows, scattering_rows
 from synthgen.training.matching.release import LookPlan, Release, embedding_sums, look_privately
+from synthgen.workers import StageProgress
 
 Step = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # parameters before it, and its noisy gradient sum
 

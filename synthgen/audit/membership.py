@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from synthgen.errors import EvaluationError
 from synthgen.evaluation.neighbours import nearest
-from synthgen.fashion import Images, StageProgress
+from synthgen.fashion import Images
+from synthgen.workers import StageProgress
 
 Scores = npt.NDArray[np.float64]
 Interval = tuple[float, float]

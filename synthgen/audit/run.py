@@ -15,7 +15,7 @@ from synthgen.audit.membership import FALSE_POSITIVE_RATE, Attack, Membership, i
 from synthgen.audit.membership import largest_true_positive_rate as largest_rate
 from synthgen.audit.one_run import MAX_CANARIES, MIN_CANARIES, Auditable, OneRunAudit, one_run_audit
 from synthgen.errors import UsageError
-from synthgen.fashion import Images, StageProgress
+from synthgen.fashion import Images
 from synthgen.index import LabelRule, Shard
 from synthgen.model.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
 from synthgen.model.recipe import Recipe, builtin_recipes, load_recipe
@@ -25,6 +25,7 @@ from synthgen.real_images import find_data, load_real_images
 from synthgen.sets.manifest import MANIFEST_NAME, load_manifest
 from synthgen.sets.verification import read_set
 from synthgen.training.plan import training_images
+from synthgen.workers import StageProgress
 
 DEFAULT_CANARIES, DEFAULT_IMAGES = 1_000, 10_000
 PRIVATE_NOTE = "an audit looks at the real images unprotected: what it prints is as private as they are"

@@ -16,9 +16,9 @@ from keras import layers
 import synthgen.model.networks  # noqa: F401  (refuses a Keras that does not run on TensorFlow)
 from synthgen.errors import EvaluationError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, PIXELS, Images, Labels
+from synthgen.workers import StepProgress
 
 Classifier = Callable[[Images], Labels]  # uint8 (N, 28, 28) → uint8 (N,)
-Progress = Callable[[int, int], None]  # called with (steps done, steps in all)
 
 EPOCHS, BATCH = 6, 256
 _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-4
@@ -36,7 +36,7 @@ def train_classifier(
     seed: int,
     *,
     epochs: int = EPOCHS,
-    progress: Progress = lambda done, of: None,
+    progress: StepProgress = lambda done, of: None,
 ) -> Classifier:
     """Train one of the fixed classifiers.
 
@@ -86,7 +86,7 @@ def train_small_cnn(
     labels: Labels,
     seed: int,
     epochs: int = EPOCHS,
-    progress: Progress = lambda done, of: None,
+    progress: StepProgress = lambda done, of: None,
 ) -> keras.Sequential:
     """Train ``small_cnn``: AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), its rate falling as a cosine to 0.
 
@@ -123,7 +123,7 @@ def predicted_labels(model: keras.Model, images: Images) -> Labels:
 class _Steps(keras.callbacks.Callback):  # type: ignore[misc]  # Keras's classes are untyped
     """Reports batches as they are done."""
 
-    def __init__(self, steps: int, progress: Progress) -> None:
+    def __init__(self, steps: int, progress: StepProgress) -> None:
         super().__init__()
         self._done, self._steps, self._progress = 0, steps, progress
 
@@ -132,20 +132,20 @@ class _Steps(keras.callbacks.Callback):  # type: ignore[misc]  # Keras's classes
         self._progress(self._done, self._steps)
 
 
-def _train_cnn(images: Images, labels: Labels, seed: int, epochs: int, progress: Progress) -> Classifier:
+def _train_cnn(images: Images, labels: Labels, seed: int, epochs: int, progress: StepProgress) -> Classifier:
     model = train_small_cnn(images, labels, seed, epochs, progress)
     return lambda unseen: predicted_labels(model, unseen)
 
 
 def _train_logistic_regression(
-    images: Images, labels: Labels, seed: int, epochs: int, progress: Progress
+    images: Images, labels: Labels, seed: int, epochs: int, progress: StepProgress
 ) -> Classifier:
     """Multinomial logistic regression on pixels in [0, 1]: 100 steps of L-BFGS, ridge penalty 1."""
     linear_model = _scikit_learn("linear_model")
     return _fitted(linear_model.LogisticRegression(max_iter=_LBFGS_STEPS, random_state=seed), images, labels, progress)
 
 
-def _train_mlp(images: Images, labels: Labels, seed: int, epochs: int, progress: Progress) -> Classifier:
+def _train_mlp(images: Images, labels: Labels, seed: int, epochs: int, progress: StepProgress) -> Classifier:
     """One hidden layer of 128 on pixels in [0, 1]: 10 epochs of Adam."""
     neural_network = _scikit_learn("neural_network")
     model = neural_network.MLPClassifier(
@@ -154,7 +154,7 @@ def _train_mlp(images: Images, labels: Labels, seed: int, epochs: int, progress:
     return _fitted(model, images, labels, progress)
 
 
-def _fitted(model: Any, images: Images, labels: Labels, progress: Progress) -> Classifier:
+def _fitted(model: Any, images: Images, labels: Labels, progress: StepProgress) -> Classifier:
     """Fit a scikit-learn classifier; a fixed number of steps is the intention, so its warning of it is silenced."""
     progress(0, 1)
     with warnings.catch_warnings():
@@ -189,7 +189,7 @@ def _scikit_learn(module: str) -> Any:
         ) from error
 
 
-TRAINERS: dict[str, Callable[[Images, Labels, int, int, Progress], Classifier]] = {
+TRAINERS: dict[str, Callable[[Images, Labels, int, int, StepProgress], Classifier]] = {
     SMALL_CNN: _train_cnn,
     LOGISTIC_REGRESSION: _train_logistic_regression,
     SMALL_MLP: _train_mlp,

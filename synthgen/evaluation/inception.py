@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from synthgen.errors import EvaluationError
-from synthgen.evaluation.classifiers import Progress
+from synthgen.workers import StepProgress
 
 FEATURES = 2_048
 _SIDE = 299  # pixels
@@ -49,7 +49,7 @@ def load_inception(weights: Path) -> keras.Model:
 
 
 def inception_features(
-    model: keras.Model, images: npt.NDArray[np.uint8], progress: Progress = lambda done, of: None
+    model: keras.Model, images: npt.NDArray[np.uint8], progress: StepProgress = lambda done, of: None
 ) -> npt.NDArray[np.float32]:
     """Features of uint8 images (N, 28, 28): float32, shape (N, 2048); ``progress`` hears of (done, in all)."""
     features = np.empty((len(images), FEATURES), np.float32)

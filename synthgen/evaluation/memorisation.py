@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.evaluation.neighbours import Neighbours, nearest
-from synthgen.fashion import Images, StageProgress
+from synthgen.fashion import Images
+from synthgen.workers import StageProgress
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 NEAR_QUANTILE = 0.01  # nearer than all but 1 % of fresh real images come to the training images: suspiciously near

@@ -5,7 +5,6 @@ pixel each partial sum of ``a·b`` is a whole number of at most 784 · 128² < 2
 fast product makes no rounding error, and which image is the nearest is no matter of luck.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,7 @@ import numpy.typing as npt
 
 from synthgen.fashion import PIXELS, Images
 from synthgen.index import pieces
-
-Progress = Callable[[int], None]  # called with the number of queries just compared with all references
+from synthgen.workers import Progress
 
 _QUERY_BLOCK, _REFERENCE_BLOCK = 2_048, 4_096  # 32 MiB of distances at a time
 _MIDDLE_GREY = 128

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import EvaluationError
-from synthgen.evaluation.classifiers import Progress, small_cnn
+from synthgen.evaluation.classifiers import small_cnn
 from synthgen.files import publish, sha256_of_bytes
+from synthgen.workers import StepProgress
 
 REFERENCE_PATH = Path(__file__).parent / "weights" / "small-cnn.npz"
 REFERENCE_SHA256 = "2a0769463e9e64b4b2263646045f932d37544bb0c7ae570f50306d8a385f3780"
@@ -65,7 +66,9 @@ def save_reference(path: Path, model: keras.Model) -> str:
     return sha256_of_bytes(path.read_bytes())
 
 
-def view(reference: keras.Model, images: npt.NDArray[np.uint8], progress: Progress = lambda done, of: None) -> Views:
+def view(
+    reference: keras.Model, images: npt.NDArray[np.uint8], progress: StepProgress = lambda done, of: None
+) -> Views:
     """Show uint8 images (N, 28, 28) to the reference classifier; ``progress`` hears of (images done, images in all)."""
     features = np.empty((len(images), FEATURES), np.float32)
     labels = np.empty(len(images), np.uint8)

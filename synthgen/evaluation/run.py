@@ -19,11 +19,12 @@ from synthgen.evaluation.fidelity import Comparison, compare
 from synthgen.evaluation.memorisation import ClosestPairs, Memorisation, measure_memorisation
 from synthgen.evaluation.subject import FULL, QUICK, SAMPLING_SEED, Subject
 from synthgen.evaluation.utility import Examples, Outcome, Usefulness, train_on_synthetic_test_on_real
-from synthgen.fashion import CLASS_NAMES, NUM_CLASSES, Images, Labels, StageProgress
+from synthgen.fashion import CLASS_NAMES, NUM_CLASSES, Images, Labels
 from synthgen.files import write_json
 from synthgen.real_images import RealImages, find_data, load_real_images
 from synthgen.sets.manifest import Manifest, load_manifest
 from synthgen.sets.verification import verify
+from synthgen.workers import StageProgress
 
 if TYPE_CHECKING:
     import keras

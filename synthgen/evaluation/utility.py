@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synthgen.fashion import NUM_CLASSES, Images, Labels, StageProgress
+from synthgen.fashion import NUM_CLASSES, Images, Labels
+from synthgen.workers import StageProgress
 
 
 class Examples(NamedTuple):

@@ -13,7 +13,8 @@ from typing import Any
 from synthgen.errors import ExportError, SynthgenError, UsageError
 from synthgen.export.outputs import open_output
 from synthgen.export.plan import Job
-from synthgen.export.shard import FinishedShard, Progress, generate_shard
+from synthgen.export.shard import FinishedShard, generate_shard
+from synthgen.workers import Progress
 
 _SHARDS_IN_FLIGHT = 2  # an actor: one at work, one waiting
 _MAX_DEATHS = 20  # of actors, before the export is given up

@@ -7,7 +7,7 @@ In one process, in several, on many machines that know nothing of each other, or
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -20,7 +20,7 @@ from synthgen.errors import ExportError, UsageError, WorkerError
 from synthgen.export.claim import JOB_NAME, expect_same_job, read_job
 from synthgen.export.outputs import LocalOutput, Output, open_output
 from synthgen.export.plan import Export, Job, plan_export
-from synthgen.export.shard import FinishedShard, Progress, finished_shard, generate_shard, write_shard
+from synthgen.export.shard import FinishedShard, finished_shard, generate_shard, write_shard
 from synthgen.formats.base import Batch
 from synthgen.formats.writers import write_sidecars
 from synthgen.index import BLOCK_IMAGES, LabelRule, Shard, ShardPlan
@@ -29,7 +29,7 @@ from synthgen.model.sampling import loaded_generator, sample
 from synthgen.sets.cards import write_cards
 from synthgen.sets.integrity import set_problems
 from synthgen.sets.manifest import WORK_FOLDER, FileRecord, Manifest, manifest_documents
-from synthgen.workers import Act, available_cpus, run_in_processes
+from synthgen.workers import Act, Progress, StepProgress, available_cpus, run_in_processes
 
 __all__ = [
     "Export",
@@ -41,8 +41,6 @@ __all__ = [
     "plan_export",
     "write_set",
 ]
-
-OnShard = Callable[[int, int], None]  # (shards done, of)
 
 _IMAGES_PER_WORKER = 3_000  # fewer are drawn sooner than one more process has started
 _MAX_DEFAULT_WORKERS = 8  # more wait for the disk
@@ -61,7 +59,7 @@ def generate(
     address: str | None = None,
     max_epsilon: float | None = None,
     progress: Progress = lambda images: None,
-    on_shard: OnShard = lambda done, of: None,
+    on_shard: StepProgress = lambda done, of: None,
 ) -> Manifest:
     """Draw the images of ``export`` from ``checkpoint`` and write them, with their manifest, into ``out``.
 
@@ -123,7 +121,7 @@ def generate_share(
     max_epsilon: float | None = None,
     workers: int | None = None,
     progress: Progress = lambda images: None,
-    on_shard: OnShard = lambda done, of: None,
+    on_shard: StepProgress = lambda done, of: None,
 ) -> int:
     """Write every ``of``-th shard of an export, beginning with shard ``share``, and no manifest: see ``merge``.
 
@@ -349,7 +347,7 @@ def _joined(batches: list[Batch]) -> Batch:
     )
 
 
-def _told(finished: Iterator[FinishedShard], of: int, on_shard: OnShard) -> Iterator[FinishedShard]:
+def _told(finished: Iterator[FinishedShard], of: int, on_shard: StepProgress) -> Iterator[FinishedShard]:
     for done, shard in enumerate(finished, start=1):
         on_shard(done, of)
         yield shard

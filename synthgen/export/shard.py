@@ -5,7 +5,7 @@ again, elsewhere, and twice at once.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from synthgen.index import Shard
 from synthgen.model.sampling import prefetched, sample
 from synthgen.sets.digest import SetDigest, join_block_digests
 from synthgen.sets.manifest import WORK_FOLDER, FileRecord, ShardRecord, shard_record
-
-Progress = Callable[[int], None]  # called with the number of images just finished
+from synthgen.workers import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,7 @@ from synthgen.errors import ExportError, UsageError
 from synthgen.export.claim import claim_folder
 from synthgen.export.outputs import LocalOutput
 from synthgen.export.plan import Export, Job, plan_export
-from synthgen.export.run import OnShard, expect_guarantee, expect_sound, generate, one_line_errors
-from synthgen.export.shard import Progress
+from synthgen.export.run import expect_guarantee, expect_sound, generate, one_line_errors
 from synthgen.files import flush_to_disk, json_bytes, move_into_place
 from synthgen.formats.readers import read_listing
 from synthgen.formats.writers import INFO_NAME
@@ -37,6 +36,7 @@ from synthgen.sets.manifest import (
     sealed,
     split_manifest,
 )
+from synthgen.workers import Progress, StepProgress
 
 
 def plan_splits(
@@ -73,7 +73,7 @@ def generate_splits(
     max_epsilon: float | None = None,
     workers: int = 1,
     progress: Progress = lambda images: None,
-    on_shard: OnShard = lambda done, of: None,
+    on_shard: StepProgress = lambda done, of: None,
 ) -> tuple[Manifest, ...]:
     """Draw several splits and write them, each with its manifest, into one folder.
 
@@ -115,7 +115,7 @@ def generate_splits(
     return manifests
 
 
-def _count_on(on_shard: OnShard, earlier: int, of: int, done: int, _: int) -> None:
+def _count_on(on_shard: StepProgress, earlier: int, of: int, done: int, _: int) -> None:
     on_shard(earlier + done, of)
 
 

@@ -5,7 +5,7 @@ Every file is hashed again, every image read back, counted and digested; on requ
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,9 +30,7 @@ from synthgen.sets.manifest import (
     load_manifests,
     seal_problems,
 )
-from synthgen.workers import Act, available_cpus, run_in_processes
-
-Progress = Callable[[int], None]
+from synthgen.workers import Act, Progress, available_cpus, run_in_processes
 
 _READ_PER_WORKER, _HASHED_PER_WORKER = 20_000, 2_000_000  # images; fewer are done before one more process is up
 

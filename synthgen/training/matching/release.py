@@ -22,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import PrivacyError
-from synthgen.fashion import NUM_CLASSES, Images, Labels, StageProgress
+from synthgen.fashion import NUM_CLASSES, Images, Labels
 from synthgen.files import MALFORMED, publish
 from synthgen.formats.hdf5 import own_dataset
 from synthgen.index import pieces
 from synthgen.privacy.ledger import Ledger, Mechanism
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
 from synthgen.training.matching.teacher import Teacher, Watch, train_teacher
+from synthgen.workers import StageProgress
 
 Embed = Callable[[Images], npt.NDArray[np.float32]]
 

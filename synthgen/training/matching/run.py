@@ -28,6 +28,7 @@ from synthgen.training.matching.student import Student
 from synthgen.training.plan import describe_private_images
 from synthgen.training.private_folder import private_folder
 from synthgen.training.state import STATE_NAME, open_state, read_header, write_metrics, write_state
+from synthgen.workers import StageProgress
 
 _PUBLIC = tuple(fact for fact in PUBLIC if fact != "equal class counts")  # they are released, with noise
 _STUDENTS_IMAGES = 20_000
@@ -49,7 +50,6 @@ class MatchingProgress:
 
 
 OnStep = Callable[[int, int, dict[str, float]], None]  # (steps done, of, the latest figures)
-OnStage = Callable[[str, int, int], None]  # (what the private look is at, done, of)
 
 
 def train_by_matching(
@@ -57,7 +57,7 @@ def train_by_matching(
     out: Path,
     *,
     resume: bool = False,
-    on_stage: OnStage = lambda stage, done, of: None,
+    on_stage: StageProgress = lambda stage, done, of: None,
     on_step: OnStep = lambda done, of, figures: None,
     on_look: Callable[[MatchingProgress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -101,7 +101,7 @@ def _adopt(source: Path, plan: MatchingPlan, out: Path) -> OpenLedger:
     return ledger
 
 
-def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStage) -> Release:
+def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: StageProgress) -> Release:
     """What was released in ``out`` before, or else the first private look itself."""
     path = out / RELEASE_NAME
     charged = ledger.ledger.mechanisms
@@ -125,7 +125,7 @@ def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: OnStag
 
 def _play_on(
     run: "_Run",
-    on_stage: OnStage,
+    on_stage: StageProgress,
     on_step: OnStep,
     on_look: Callable[[MatchingProgress], None],
     should_stop: Callable[[], bool],
@@ -169,7 +169,7 @@ class _Run:
         """How many students' looks were paid for, those included that were cut short."""
         return len(self._ledger.ledger) - 2
 
-    def taught_student(self, on_stage: OnStage) -> Student:
+    def taught_student(self, on_stage: StageProgress) -> Student:
         """A student trained on what the generator draws; it sees no real image."""
         began = time.monotonic()
         number = self._students_charged
@@ -180,7 +180,7 @@ class _Run:
         self._seconds += time.monotonic() - began
         return student
 
-    def look_through(self, student: Student, on_stage: OnStage) -> None:
+    def look_through(self, student: Student, on_stage: StageProgress) -> None:
         """Look at the real images through the student's eyes, and publish what it saw."""
         began = time.monotonic()
         assert self.plan.data is not None  # else every look is charged

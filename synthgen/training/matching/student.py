@@ -16,8 +16,7 @@ from keras import layers
 
 import synthgen.model.networks  # noqa: F401  (refuses a Keras that does not run on TensorFlow)
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
-
-Progress = Callable[[int, int], None]
+from synthgen.workers import StepProgress
 
 _FILTERS = (16, 32, 64)
 _UNITS = 64
@@ -52,7 +51,7 @@ class Student:
         """All weights; ``Student(weights)`` is the same student again."""
         return [np.asarray(array, np.float32) for array in self._classifier.get_weights()]
 
-    def fit(self, images: Images, labels: Labels, seed: int, progress: Progress = lambda done, of: None) -> None:
+    def fit(self, images: Images, labels: Labels, seed: int, progress: StepProgress = lambda done, of: None) -> None:
         """Learn from generated images, uint8 (N, 28, 28), and their labels, uint8 (N,)."""
         keras.utils.set_random_seed(seed)
         steps = _EPOCHS * -(-len(images) // _BATCH)
