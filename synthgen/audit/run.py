@@ -24,7 +24,7 @@ from synthgen.privacy.statement import PrivacyStatement
 from synthgen.real_images import find_data, load_real_images
 from synthgen.sets.manifest import MANIFEST_NAME, load_manifest
 from synthgen.sets.verification import read_set
-from synthgen.training.plan import training_images
+from synthgen.training.images import training_images
 from synthgen.workers import StageProgress
 
 DEFAULT_CANARIES, DEFAULT_IMAGES = 1_000, 10_000

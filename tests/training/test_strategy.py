@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from synthgen.cli.app import app
 from synthgen.errors import TrainingError, UsageError
 from synthgen.model.recipe import load_recipe
-from synthgen.training.adversarial import train
-from synthgen.training.plan import plan_training
+from synthgen.training.adversarial import plan_training
+from synthgen.training.run import train
 from synthgen.training.strategy import Strategy, choose_strategy, workers_in_reach
 
 CLUSTER = {"worker": ["a:1", "b:2"]}
