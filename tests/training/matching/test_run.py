@@ -314,6 +314,25 @@ def test_a_run_anew_resumes_without_the_images(unbroken, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--epsilon=3", "begun with epsilon 2 and delta 1e-05, not 3 and 1e-05; go on with the same budget"),
+        ("--delta=1e-06", "begun with epsilon 2 and delta 1e-05, not 2 and 1e-06; go on with the same budget"),
+        ("--seed=9", "holds a run with different seed"),
+    ],
+)
+def test_a_run_anew_is_not_resumed_with_other_options(unbroken, tmp_path, option: str, words: str):
+    out = tmp_path / "anew"
+    with pytest.raises(Interrupted):
+        train(plan_matching_anew(unbroken.path, seed=4), out, should_stop=lambda: True)
+    before = [(out / name).read_bytes() for name in (LEDGER_NAME, RELEASE_NAME, STATE_NAME)]
+    result = CliRunner().invoke(app, ["train", "--resume", "--out", str(out), option])
+    assert isinstance(result.exception, PrivacyError | UsageError)
+    assert words in str(result.exception)
+    assert [(out / name).read_bytes() for name in (LEDGER_NAME, RELEASE_NAME, STATE_NAME)] == before
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ("look.students=2", "look: what .* is released; another look is another run"),
