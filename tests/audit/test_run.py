@@ -10,7 +10,7 @@ from synthgen.audit.membership import largest_true_positive_rate
 from synthgen.audit.run import PreparedAudit, audit, audit_checkpoint, audit_training
 from synthgen.cli.app import app
 from synthgen.errors import UsageError
-from synthgen.model.recipe import PrivacySection
+from synthgen.privacy.accounting import Budget
 
 
 class Telltale:
@@ -28,7 +28,7 @@ class Telltale:
 
 @pytest.fixture
 def private_recipe(tiny_recipe):
-    return replace(tiny_recipe, name="secret", privacy=PrivacySection(epsilon=1.0))
+    return replace(tiny_recipe, name="secret", privacy=Budget(epsilon=1.0))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_sound_training_stands_and_a_broken_one_falls(private_recipe, prepare)
 
 def test_an_audit_says_when_it_could_not_have_found_anything(private_recipe, prepare):
     prepare(0.0)
-    loose = replace(private_recipe, privacy=PrivacySection(epsilon=10.0))
+    loose = replace(private_recipe, privacy=Budget(epsilon=10.0))
     found = audit_training(loose, DATA, canaries=100)
     assert not found.contradicted
     assert "cannot contradict the proof: 100 canaries never show more than" in found.summary()[-1]

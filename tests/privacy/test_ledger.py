@@ -8,8 +8,8 @@ import pytest
 
 from synthgen.errors import PrivacyError
 from synthgen.privacy import ledger as ledger_module
-from synthgen.privacy.accounting import Budget
-from synthgen.privacy.ledger import Ledger, Mechanism, OpenLedger
+from synthgen.privacy.accounting import Budget, Mechanism
+from synthgen.privacy.ledger import Ledger, OpenLedger
 
 MEANS = Mechanism(name="class means", releases="ten noisy sums", noise_multiplier=5.0, l2_sensitivity=1.0)
 STEP = Mechanism(
