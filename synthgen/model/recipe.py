@@ -1,7 +1,7 @@
-"""Recipes: everything that decides how a generator is built and trained, in one checked TOML file.
+"""Recipes: everything that decides how a generator is built and trained, read from one TOML file.
 
 A ``Recipe`` is frozen and checked when it is made: an unknown key, a wrong type or a value out of range raises a
-``RecipeError`` that names the file, the key, the value and what was expected. Its hash identifies it.
+``RecipeError`` that names the file, the key, the value and what was expected. Its SHA-256 identifies it.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class DataSection(Section):
     """Which real images are trained on, and in which order."""
 
     images: str = one_of("train", "train+test", default="train")
-    holdout: int = between(0, 59_000, default=0)  # last training images kept back, for choosing recipes
+    holdout: int = between(0, 59_000, default=0)  # so many of the last training images are kept back
     limit: int = between(0, 70_000, default=0)  # only the first images; 0: all
     shuffle_buffer: int = between(0, 70_000, default=0)  # as tf.data.Dataset.shuffle; 0: a full permutation
     official: bool = True  # insist on the official Fashion-MNIST content
@@ -89,7 +89,7 @@ class GameSection(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSection(GameSection):
-    """The game over epochs of the real images."""
+    """A game over epochs of the real images."""
 
     epochs: int = between(1, 100_000)
     batch_size: int = between(2, 8192, default=64)
@@ -100,7 +100,7 @@ class TrainingSection(GameSection):
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateTrainingSection(GameSection):
-    """The game whose discriminator is trained by DP-SGD: so many steps, each on a Poisson sample of the real images."""
+    """A game whose discriminator is trained by DP-SGD: every step on a Poisson sample of the real images."""
 
     steps: int = between(1, 1_000_000)  # of the discriminator
     batch_size: int = between(1, 60_000)  # real images expected in a sample
@@ -113,7 +113,7 @@ class PrivateTrainingSection(GameSection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss == "relativistic":  # its gradients are of pairs, a real image with a forged one
+        if self.loss == "relativistic":  # its gradients belong to pairs of a real and a forged image
             raise RecipeError(f"loss = {self.loss!r}: expected binary_cross_entropy or hinge in a private game")
         if self.most_discriminator_steps < self.discriminator_steps:
             raise RecipeError(
@@ -130,7 +130,7 @@ class LookSection(Section):
     teacher_batch_size: int = between(1, 60_000)  # real images expected in a sample
     teacher_learning_rate: float = between(1e-6, 1000.0)
     embedding_noise: float = between(1e-3, 1000.0)  # every embedding's noise multiplier, in units of the teacher's
-    students: int = between(0, 8, default=0)  # of the generator, each with a look of its own
+    students: int = between(0, 8, default=0)  # of the generator, each with one more look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,14 +142,14 @@ class MatchingSection(Section):
     learning_rate: float = between(1e-8, 1.0)
     beta_1: float = between(0.0, 0.9999, default=0.9)
     beta_2: float = between(0.0, 0.99999, default=0.99)
-    margin_weight: float = between(0.0, 1000.0, default=0.0)  # of images that the teacher takes for another class
+    margin_weight: float = between(0.0, 1000.0, default=0.0)  # on images that the teacher assigns to another class
     ema_decay: float = between(0.0, 0.99999, default=0.0)  # of the generator's weights; 0: no averaging
     sample_every_steps: int = between(1, 1_000_000, default=100)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Section):
-    """What every recipe says, however its generator is trained; see ``recipes/*.toml`` for examples."""
+    """What all recipes have in common; ``recipes/*.toml`` are examples."""
 
     method: ClassVar[str]
 
@@ -173,14 +173,8 @@ class Recipe(Section):
             raise RecipeError(f"data.images = {self.data.images!r}: expected 'train', for only that split is private")
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain JSON-ready values; ``Recipe.from_dict`` reads it back."""
-        values = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-        return {"method": self.method} | {
-            key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
-            if isinstance(value, dict)
-            else value
-            for key, value in values.items()
-        }
+        """The recipe as JSON-ready values; ``Recipe.from_dict`` reads it back."""
+        return {"method": self.method} | dataclasses.asdict(self, dict_factory=_plain)
 
     @staticmethod
     def from_dict(document: dict[str, Any]) -> "Recipe":
@@ -204,18 +198,17 @@ class Recipe(Section):
 
     @property
     def generator_flops(self) -> int:
-        """Floating-point operations to draw one image, a multiply-add counted as two.
+        """Floating-point operations per image drawn; a multiply-add counts as two.
 
-        A transposed convolution costs 2 · (input pixels) · kernel² · (channels in) · (channels out); biases,
-        normalisation and activations, under 2 % of the whole, are left out.
+        A transposed convolution costs 2 · (input pixels) · kernel² · (channels in) · (channels out). Biases,
+        normalisation and activations are left out: less than 2 %.
         """
         inputs = self.latent.size + (NUM_CLASSES if self.conditional else 0)
-        widths = (self.generator.stem_filters, *self.generator.filters, 1)
-        taps = self.generator.kernel_size**2
-        sides = (7, 14, IMAGE_SIDE)
-        dense = 2 * inputs * sides[0] ** 2 * widths[0]
-        upsampling = sum(2 * side**2 * taps * widths[i] * widths[i + 1] for i, side in enumerate(sides[:2]))
-        return dense + upsampling + 2 * sides[2] ** 2 * 9 * widths[2] * widths[3]
+        widths = (self.generator.stem_filters, *self.generator.filters)
+        dense = 2 * inputs * 7**2 * widths[0]
+        stages = zip((7, 14), widths, widths[1:], strict=False)
+        upsampling = sum(2 * side**2 * self.generator.kernel_size**2 * a * b for side, a, b in stages)
+        return dense + upsampling + 2 * IMAGE_SIDE**2 * 3**2 * widths[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +229,7 @@ class GameRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialRecipe(GameRecipe):
-    """A generator trained against a discriminator that sees the real images unprotected."""
+    """A generator trained against a discriminator that sees the real images without protection."""
 
     method: ClassVar[str] = "adversarial"
 
@@ -250,7 +243,7 @@ class PrivateAdversarialRecipe(GameRecipe):
     method: ClassVar[str] = "private_adversarial"
 
     training: PrivateTrainingSection
-    privacy: Budget = dataclasses.field()  # required here
+    privacy: Budget = dataclasses.field()  # required: the default None is not inherited
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -268,12 +261,17 @@ class StatisticsRecipe(Recipe):
 
     look: LookSection
     training: MatchingSection
-    privacy: Budget = dataclasses.field()  # required here
+    privacy: Budget = dataclasses.field()  # required: the default None is not inherited
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.conditional:
             raise RecipeError("conditional = false: expected true, since the statistics are of classes")
+
+
+def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Values as JSON has them: lists for tuples, and no key for None."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in items if value is not None}
 
 
 METHODS: dict[str, type[Recipe]] = {
@@ -305,10 +303,10 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def with_budget(recipe: Recipe, epsilon: float | None, delta: float | None) -> Recipe:
-    """The recipe with another budget where one is given.
+    """The recipe with another epsilon or delta where one is given.
 
     Raises:
-        RecipeError: the recipe has no privacy to spend it on, or the budget is out of range.
+        RecipeError: the recipe has no budget, or a value is out of range.
     """
     given = {key: value for key, value in (("epsilon", epsilon), ("delta", delta)) if value is not None}
     if not given:

@@ -44,11 +44,6 @@ class Ledger:
     def __len__(self) -> int:
         return len(self.mechanisms)
 
-    @property
-    def sha256(self) -> str:
-        """Of the ledger's plain values."""
-        return sha256_of_json(self.to_list())
-
     def charged(self, mechanism: Mechanism) -> "Ledger":
         """This ledger and one more mechanism; one of the same name and parameters gains its steps instead."""
         mechanisms = list(self.mechanisms)

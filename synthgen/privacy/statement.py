@@ -67,12 +67,12 @@ class PrivacyProof:
     """What stands behind a claim of differential privacy.
 
     Attributes:
-        epsilon: as computed from the ledger, rounded up to four decimals.
+        epsilon: computed from the ledger, rounded up to four decimals.
         delta: the probability that the guarantee adds to the factor exp(epsilon).
-        epsilon_rdp: the same by Rényi accounting, as a check.
+        epsilon_rdp: the same by Rényi accounting, as a check on ``epsilon``.
         accountant_version: of ``dp-accounting`` when the claim was made.
         ledger: every mechanism that was run on the training images.
-        public: what was used of them without noise and without charge.
+        public: facts about the images that were used without noise and without charge.
     """
 
     epsilon: float
@@ -111,7 +111,7 @@ class PrivacyStatement:
         return self.proof is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """The statement as plain JSON-ready values; the sentence first, and the ledger as ``mechanisms`` last."""
+        """The statement as JSON-ready values, the ledger (``mechanisms``) last."""
         basic = {key: getattr(self, key) for key in _BASIC_KEYS}
         if self.proof is None:
             return basic
@@ -132,7 +132,8 @@ class PrivacyStatement:
         """Read a statement back and compute its epsilon again.
 
         Raises:
-            ValueError: it is none that this version understands, or claims less than its ledger proves.
+            ValueError: its form is unknown to this version, it claims a smaller epsilon than its ledger proves, or its
+                sentence is not that of its guarantee, epsilon and delta.
         """
         if not isinstance(document, dict) or not set(_BASIC_KEYS) <= set(document):
             raise ValueError("the privacy statement is missing or of an unknown form")
@@ -210,12 +211,12 @@ def differential_privacy(
 
     Args:
         ledger: every mechanism that was run; not empty.
-        delta: as of the budget.
+        delta: of the budget.
         trained_on: which images, in plain language.
-        public: what was used of the images without noise and without charge.
+        public: facts about the images that were used without noise and without charge.
 
     Raises:
-        PrivacyError: the ledger is empty, or proves no epsilon of at most 50.
+        PrivacyError: the ledger is empty, or proves only an epsilon above 50.
     """
     if not ledger.mechanisms:
         raise PrivacyError("no mechanism was charged, so there is nothing to claim")
