@@ -6,7 +6,7 @@ stays flat whatever N is.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,35 @@ class Comparison:
     manifolds: PrecisionRecall | None
     balls: DensityCoverage | None
     problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return {
+            "images": self.vectors,
+            "frechet_distance": self.frechet,
+            "kernel_distance": self.kernel and self.kernel._asdict(),
+            **(self.manifolds._asdict() if self.manifolds else {"precision": None, "recall": None}),
+            **(self.balls._asdict() if self.balls else {"density": None, "coverage": None}),
+            "problems": list(self.problems),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """A set compared with real training images by one network's features, and real test images likewise: the floor.
+
+    Attributes:
+        statement: which features these are, and what the distances may be compared with.
+        synthetic, real: the set, and the real test images.
+    """
+
+    statement: str
+    synthetic: Comparison
+    real: Comparison
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return {"statement": self.statement, "synthetic": self.synthetic.to_dict(), "real": self.real.to_dict()}
 
 
 def compare(real: Features, other: Features) -> Comparison:

@@ -6,13 +6,13 @@ So the training images are cut into parts as large as the test set, and every pa
 is near is judged by what is normal among real images. None of this is a privacy guarantee.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.evaluation.neighbours import Neighbours, nearest
+from synthgen.evaluation.neighbours import Neighbours, in_stage, nearest
 from synthgen.fashion import Images
 from synthgen.workers import StageProgress
 
@@ -133,7 +133,7 @@ def measure_memorisation(
     edges = np.linspace(0, max(farthest, 1.0), _HISTOGRAM_BINS + 1)
     inside = None
     if len(images) > 1:
-        report = _staged(progress, "the set's own images", len(judged))
+        report = in_stage(progress, "nearest among the set's own images", len(judged))
         inside = nearest(judged, images, others_only=True, progress=report)
     result = Memorisation(
         synthetic=_closeness(found, near, edges),
@@ -160,7 +160,7 @@ def _distances(
     """Compare queries with the training images, a part as large as the test set at a time, and with the test images."""
     size = min(len(test), len(train))
     starts = range(0, len(train), size)
-    report = _staged(progress, "real images", len(queries) * (len(starts) + 1))
+    report = in_stage(progress, "nearest among real images", len(queries) * (len(starts) + 1))
     found = [nearest(queries, train[start : start + size], progress=report) for start in starts]
     leave_out = queries_are_test and len(test) > 1  # a lone test image has nothing else to be compared with
     unseen = nearest(queries, test, others_only=leave_out, progress=report)
@@ -238,14 +238,3 @@ def _quantiles(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
 def _histogram(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> tuple[float, ...]:
     counts, _ = np.histogram(values, edges)
     return tuple((counts / values.size).tolist())
-
-
-def _staged(progress: StageProgress, against: str, of: int) -> Callable[[int], None]:
-    done = 0
-
-    def advance(amount: int) -> None:
-        nonlocal done
-        done += amount
-        progress(f"nearest among {against}", done, of)
-
-    return advance

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from synthgen.fashion import PIXELS, Images
 from synthgen.index import pieces
-from synthgen.workers import Progress
+from synthgen.workers import Progress, StageProgress
 
 _QUERY_BLOCK, _REFERENCE_BLOCK = 2_048, 4_096  # 32 MiB of distances at a time
 _MIDDLE_GREY = 128
@@ -75,6 +75,18 @@ def nearest(
             indices[block] = _nearest_of_block(_centred(queries[block]), block, rows, norms, others_only)
             progress(block.stop - block.start)
     return Neighbours(indices=indices, squared_distances=_exact(queries, references, indices))
+
+
+def in_stage(progress: StageProgress, stage: str, of: int) -> Progress:
+    """A callback that adds up amounts and reports them as steps of a stage, ``of`` in all."""
+    done = 0
+
+    def advance(amount: int) -> None:
+        nonlocal done
+        done += amount
+        progress(stage, done, of)
+
+    return advance
 
 
 def _nearest_of_block(

@@ -98,7 +98,7 @@ def test_the_page_says_what_must_be_said(evaluated):
 
 def test_the_unlabelled_page_leaves_utility_out(evaluated):
     text = read(render_report(evaluated["unlabelled"])).text
-    assert "bears no labels" in text
+    assert "has no labels" in text
     assert "train on synthetic, test on real" not in text
 
 

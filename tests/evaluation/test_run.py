@@ -79,7 +79,7 @@ def test_an_unlabelled_set_has_no_utility_and_says_so(write_set, train):
     assert found.utility == ()
     assert found.recognition.synthetic is None
     assert found.memorisation.synthetic.exact_copies == 300
-    assert any("bears no labels" in note for note in found.notes)
+    assert any("has no labels" in note for note in found.notes)
     assert json.dumps(found.to_dict(), allow_nan=False)
 
 
