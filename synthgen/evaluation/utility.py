@@ -132,16 +132,16 @@ def train_on_synthetic_test_on_real(
     known_ceiling: Labels | None = None,
     progress: StageProgress = lambda stage, done, of: None,
 ) -> Usefulness:
-    """Train a classifier on the set and on real images, and test both on unseen real images.
+    """Train a classifier on the set, and another on real images, and test both on unseen real images.
 
     Args:
         name: a key of ``synthgen.evaluation.classifiers.TRAINERS``.
         synthetic: the set.
         real: as many real training images, for the ceiling.
         test: real images that nothing was trained on.
-        seeds: how many times, with seeds 0, 1, …
-        epochs: passes over the images, where the classifier makes any.
-        known_ceiling: what the classifier of seed 0 trained on ``real`` answers on ``test``, where that is known.
+        seeds: how many times each is trained, with seeds 0, 1, …
+        epochs: passes of the CNN over the images.
+        known_ceiling: the answers on ``test`` of the classifier trained on ``real`` with seed 0, if they are known.
         progress: called as training goes on.
 
     Raises:
