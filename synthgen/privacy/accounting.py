@@ -171,10 +171,27 @@ def _epsilon_pld(mechanisms: Sequence[Mechanism], delta: float) -> float:
     import dp_accounting
     from dp_accounting import pld
 
-    accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    return _composed(pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE), mechanisms, delta)
+
+
+def _epsilon_rdp(mechanisms: Sequence[Mechanism], delta: float) -> float:
+    import dp_accounting
+    from dp_accounting import rdp
+
+    relation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+    return _composed(rdp.RdpAccountant(neighboring_relation=relation), mechanisms, delta)
+
+
+def _composed(accountant: Any, mechanisms: Sequence[Mechanism], delta: float) -> float:
+    """The epsilon of all mechanisms by one of the library's accountants."""
+    import dp_accounting
+
     with _quiet_accountant():
         for mechanism in mechanisms:
-            accountant.compose(_event(mechanism))
+            event: Any = dp_accounting.GaussianDpEvent(mechanism.noise_multiplier)
+            if mechanism.sampling_probability < 1:
+                event = dp_accounting.PoissonSampledDpEvent(mechanism.sampling_probability, event)
+            accountant.compose(dp_accounting.SelfComposedDpEvent(event, mechanism.steps))
         return float(accountant.get_epsilon(delta))
 
 
@@ -183,26 +200,6 @@ def _largest_loss(mechanism: Mechanism) -> float:
     steps = mechanism.steps if mechanism.sampling_probability == 1 else 1  # where sampled: of a single step
     mean = steps / (2 * mechanism.noise_multiplier**2)
     return mean + 9 * math.sqrt(2 * mean)
-
-
-def _epsilon_rdp(mechanisms: Sequence[Mechanism], delta: float) -> float:
-    import dp_accounting
-    from dp_accounting import rdp
-
-    accountant = rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    with _quiet_accountant():
-        for mechanism in mechanisms:
-            accountant.compose(_event(mechanism))
-        return float(accountant.get_epsilon(delta))
-
-
-def _event(mechanism: Mechanism) -> Any:
-    import dp_accounting
-
-    event: Any = dp_accounting.GaussianDpEvent(mechanism.noise_multiplier)
-    if mechanism.sampling_probability < 1:
-        event = dp_accounting.PoissonSampledDpEvent(mechanism.sampling_probability, event)
-    return dp_accounting.SelfComposedDpEvent(event, mechanism.steps)
 
 
 @contextlib.contextmanager
