@@ -75,12 +75,7 @@ class AdversarialPlan(Plan):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a resumed run to give the weights of an unbroken one."""
-        return {
-            "recipe": self.recipe.to_dict(),
-            "seed": self.seed,
-            "data": self.data.sha256,
-            "made_with": made_with(),
-        }
+        return {**super().identity(), "data": self.data.sha256, "made_with": made_with()}
 
     def describe_data(self) -> dict[str, Any]:
         """The images' number, hash and origin."""

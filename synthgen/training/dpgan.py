@@ -15,13 +15,13 @@ from synthgen.errors import PrivacyError
 from synthgen.fashion import Images
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.recipe import PrivateAdversarialRecipe
-from synthgen.privacy.accounting import Budget, calibrated, epsilon_of
-from synthgen.privacy.ledger import LEDGER_NAME, Mechanism, OpenLedger
+from synthgen.privacy.accounting import Mechanism, calibrated, epsilon_of
+from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.privacy.mechanisms import poisson_sample
 from synthgen.privacy.statement import PrivacyStatement, differential_privacy
 from synthgen.real_images import RealImages
 from synthgen.training.images import describe_private_images, enough_images
-from synthgen.training.run import Plan, Run, Summary, budget_of, expect_seed
+from synthgen.training.run import Plan, Run, Summary, expect_seed
 from synthgen.workers import StageProgress
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ class DpganPlan(Plan):
 
     recipe: PrivateAdversarialRecipe
     data: RealImages
-    budget: Budget
     noise_multiplier: float
 
     @property
@@ -85,12 +84,12 @@ class DpganPlan(Plan):
 
     def describe(self) -> list[str]:
         """The plan in lines for people: the mechanism, its parameters, and epsilon at every stage."""
-        section = self.recipe.training
+        section, budget = self.recipe.training, self.recipe.privacy
         stages = [max(1, round(share * section.steps)) for share in _STAGES]
-        costs = [epsilon_of([self.mechanism(steps)], self.budget.delta) for steps in stages]
+        costs = [epsilon_of([self.mechanism(steps)], budget.delta) for steps in stages]
         table = ", ".join(f"{cost:.2f} after {steps:,}" for cost, steps in zip(costs, stages, strict=True))
         return [
-            f"budget: epsilon {self.budget.epsilon:g} at delta {self.budget.delta:g}, add or remove one image",
+            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image",
             f"one mechanism, 100 % of the budget: discriminator, {section.steps:,} steps of Gaussian noise, "
             f"noise multiplier {self.noise_multiplier:.4f}, clip norm {section.l2_clip_norm:g}",
             f"Poisson sampling of each of {len(self.data):,} images with probability "
@@ -100,13 +99,8 @@ class DpganPlan(Plan):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a resumed run to be the same run."""
-        return {
-            "recipe": self.recipe.to_dict(),
-            "seed": self.seed,
-            "images": len(self.data),
-            "noise_multiplier": self.noise_multiplier,
-            "made_with": made_with(),
-        }
+        own = {"images": len(self.data), "noise_multiplier": self.noise_multiplier, "made_with": made_with()}
+        return {**super().identity(), **own}
 
     def describe_data(self) -> dict[str, Any]:
         """The images' number alone, which is public."""
@@ -114,7 +108,7 @@ class DpganPlan(Plan):
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
         """Begin the run, or take it up again."""
-        ledger = OpenLedger.open(out / LEDGER_NAME, self.budget)
+        ledger = OpenLedger.open(out / LEDGER_NAME, self.recipe.privacy)
         import_tensorflow()
         from synthgen.training.dpgan_game import PrivateGame
 
@@ -137,11 +131,11 @@ def plan_private_training(
         DataError: the real images are missing or malformed.
     """
     expect_seed(seed)
-    budget, section = budget_of(recipe), recipe.training
+    section = recipe.training
     data = enough_images(recipe, data_folder, "training.batch_size", section.batch_size)
     probability = section.batch_size / len(data)
-    noise_multiplier = calibrated(lambda scale: [_mechanism(recipe, probability, scale, section.steps)], budget)
-    return DpganPlan(recipe=recipe, data=data, seed=seed, budget=budget, noise_multiplier=noise_multiplier)
+    scale = calibrated(lambda scale: [_mechanism(recipe, probability, scale, section.steps)], recipe.privacy)
+    return DpganPlan(recipe=recipe, data=data, seed=seed, noise_multiplier=scale)
 
 
 def _mechanism(recipe: PrivateAdversarialRecipe, probability: float, noise_multiplier: float, steps: int) -> Mechanism:
@@ -251,4 +245,4 @@ class _DpganRun(Run):
     def statement(self) -> PrivacyStatement:
         """Differential privacy, by the ledger."""
         trained_on = describe_private_images(self.plan.recipe, len(self.plan.data))
-        return differential_privacy(self._ledger.ledger, self.plan.budget.delta, trained_on)
+        return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, trained_on)

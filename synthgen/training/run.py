@@ -18,7 +18,6 @@ from synthgen.fashion import Images
 from synthgen.model.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.model.recipe import Recipe
 from synthgen.pictures import save_contact_sheet
-from synthgen.privacy.accounting import Budget
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.training.folder import (
     STATE_NAME,
@@ -55,12 +54,10 @@ class Plan(ABC):
     Attributes:
         recipe: what to train.
         seed: 0 to 2^32 - 1; never of a private mechanism.
-        budget: the most that a private run may cost; None where nothing is protected.
     """
 
     recipe: Recipe
     seed: int
-    budget: Budget | None = None
 
     @property
     @abstractmethod
@@ -81,9 +78,9 @@ class Plan(ABC):
     def describe(self) -> list[str]:
         """The plan in lines for people."""
 
-    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What must be equal for a resumed run to be the same run; JSON-ready."""
+        return {"recipe": self.recipe.to_dict(), "seed": self.seed}
 
     @abstractmethod
     def describe_data(self) -> dict[str, Any]:
@@ -171,7 +168,7 @@ def train(
             plan.expect_batches_for(replicas.count)
             on_replicas(replicas.count)
         if strategy is None or strategy.is_chief:
-            private = plan.budget is not None
+            private = plan.recipe.privacy is not None
             held.enter_context(run_folder(out, resume, private=private, may_hold=plan.may_hold))
         run = plan.start(out, resume, replicas, on_stage)
         return run.play(on_step, on_stage, on_epoch or on_summary, should_stop)
@@ -326,9 +323,3 @@ def expect_seed(seed: int) -> None:
     """Raise UsageError unless the seed is within 0 to 2^32 - 1."""
     if not 0 <= seed <= MAX_TRAINING_SEED:
         raise UsageError(f"seed {seed} is out of range: choose 0 to 2^32 - 1")
-
-
-def budget_of(recipe: Recipe) -> Budget:
-    """What a private recipe may spend."""
-    assert recipe.privacy is not None  # the recipe sees to it
-    return Budget(recipe.privacy.epsilon, recipe.privacy.delta)

@@ -11,7 +11,7 @@ from synthgen.cli.app import app
 from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
 from synthgen.files import sha256_of_bytes
 from synthgen.model.recipe import load_recipe, with_budget
-from synthgen.privacy.accounting import Budget, epsilon_of
+from synthgen.privacy.accounting import epsilon_of
 from synthgen.real_images import load_real_images
 from synthgen.training.adversarial import plan_training
 from synthgen.training.dpgan import LEDGER_NAME, plan_private_training
@@ -93,8 +93,12 @@ def test_a_run_leaves_a_checkpoint_and_a_ledger_of_every_step(plan, unbroken):
     assert checkpoint.training["steps"] == charged_steps(checkpoint.path) == STEPS
     assert checkpoint.privacy.protects
     assert [mechanism.steps for mechanism in checkpoint.privacy.proof.ledger] == [STEPS]
-    assert checkpoint.privacy.proof.epsilon <= plan.budget.epsilon
-    assert plan.budget.epsilon * 0.99 < epsilon_of([plan.mechanism(STEPS)], plan.budget.delta) <= plan.budget.epsilon
+    assert checkpoint.privacy.proof.epsilon <= plan.recipe.privacy.epsilon
+    assert (
+        plan.recipe.privacy.epsilon * 0.99
+        < epsilon_of([plan.mechanism(STEPS)], plan.recipe.privacy.delta)
+        <= plan.recipe.privacy.epsilon
+    )
 
 
 def test_what_is_written_and_printed_tells_nothing_of_the_real_images(plan, unbroken):
@@ -201,7 +205,7 @@ def _twice_as_dear(mechanism):
 def test_a_run_without_its_ledger_is_not_resumed(roomy, no_game, tmp_path):
     with pytest.raises(Interrupted):
         train(roomy, tmp_path / "run", should_stop=lambda: True)
-    dearer = replace(roomy, budget=Budget(20.0, 1e-5))
+    dearer = replace(roomy, recipe=with_budget(roomy.recipe, 20.0, None))
     with pytest.raises(PrivacyError, match="begun with epsilon 1 "):
         train(dearer, tmp_path / "run", resume=True)
     (tmp_path / "run" / LEDGER_NAME).unlink()

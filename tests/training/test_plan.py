@@ -33,7 +33,7 @@ def test_the_recipe_decides_the_kind_of_plan(name: str, kind: type, steps: int):
 def test_a_budget_takes_the_place_of_the_recipes(tmp_path):
     overrides = [*SAMPLE, *SMALL["dpgan"]]
     plan = synthgen.plan("dpgan", overrides=overrides, data=DATA, epsilon=3.0, delta=1e-6)
-    assert (plan.budget.epsilon, plan.budget.delta) == (3.0, 1e-6)
+    assert (plan.recipe.privacy.epsilon, plan.recipe.privacy.delta) == (3.0, 1e-6)
     with pytest.raises(RecipeError, match="trains without privacy"):
         synthgen.plan("smoke", epsilon=3.0)
 

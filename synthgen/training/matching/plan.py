@@ -6,12 +6,12 @@ from pathlib import Path
 from synthgen.errors import RecipeError, UsageError
 from synthgen.model.checkpoint import load_checkpoint
 from synthgen.model.recipe import StatisticsRecipe, with_overrides
-from synthgen.privacy.accounting import calibrated
-from synthgen.privacy.ledger import LEDGER_NAME, Mechanism, OpenLedger
+from synthgen.privacy.accounting import Mechanism, calibrated
+from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.training.images import enough_images
 from synthgen.training.matching.release import RELEASE_NAME, LookPlan, Release
 from synthgen.training.matching.run import MatchingPlan
-from synthgen.training.run import budget_of, expect_seed
+from synthgen.training.run import expect_seed
 
 _CLIP_NORM = 1.0  # of the teacher's gradients; the embedding's sensitivity is 1 by construction
 
@@ -25,11 +25,10 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
         DataError: the real images are missing or malformed.
     """
     expect_seed(seed)
-    budget = budget_of(recipe)
     data = enough_images(recipe, data_folder, "look.teacher_batch_size", recipe.look.teacher_batch_size)
-    scale = calibrated(lambda scale: _mechanisms(recipe, len(data), scale), budget)
+    scale = calibrated(lambda scale: _mechanisms(recipe, len(data), scale), recipe.privacy)
     look = _look(recipe, _mechanisms(recipe, len(data), scale))
-    return MatchingPlan(recipe=recipe, data=data, images=len(data), seed=seed, budget=budget, look=look)
+    return MatchingPlan(recipe=recipe, data=data, images=len(data), seed=seed, look=look)
 
 
 def plan_matching_anew(run: str | Path, overrides: Sequence[str] = (), seed: int = 0) -> MatchingPlan:
@@ -70,15 +69,14 @@ def plan_on_release(source: Path, recipe: StatisticsRecipe, seed: int) -> Matchi
         UsageError: one of both is missing.
         PrivacyError: one is spoilt, or the ledger of another budget.
     """
-    budget = budget_of(recipe)
     for name in (LEDGER_NAME, RELEASE_NAME):
         if not (source / name).is_file():
             raise UsageError(f"{source}: no {name} here; expected the folder that synthgen train left")
-    ledger = OpenLedger.open(source / LEDGER_NAME, budget).ledger
+    ledger = OpenLedger.open(source / LEDGER_NAME, recipe.privacy).ledger
     Release.load(source / RELEASE_NAME).expect_outcome_of(ledger, source / RELEASE_NAME)
     look = _look(recipe, ledger.mechanisms)
     images = round(recipe.look.teacher_batch_size / look.teacher.sampling_probability)
-    return MatchingPlan(recipe=recipe, data=None, images=images, seed=seed, budget=budget, look=look, source=source)
+    return MatchingPlan(recipe=recipe, data=None, images=images, seed=seed, look=look, source=source)
 
 
 def _look(recipe: StatisticsRecipe, mechanisms: Sequence[Mechanism]) -> LookPlan:

@@ -16,7 +16,7 @@ from synthgen.errors import PrivacyError, TrainingError, UsageError
 from synthgen.fashion import Images
 from synthgen.files import publish
 from synthgen.model.recipe import StatisticsRecipe
-from synthgen.privacy.accounting import Budget, epsilon_of
+from synthgen.privacy.accounting import epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
 from synthgen.privacy.statement import PUBLIC, PrivacyStatement, differential_privacy
 from synthgen.real_images import RealImages
@@ -64,7 +64,6 @@ class MatchingPlan(Plan):
     recipe: StatisticsRecipe
     data: RealImages | None
     images: int
-    budget: Budget
     look: LookPlan
     source: Path | None = None
 
@@ -85,18 +84,18 @@ class MatchingPlan(Plan):
 
     def describe(self) -> list[str]:
         """The plan in lines for people: mechanisms, parameters, share of the budget, and epsilon at every stage."""
-        mechanisms = self.look.mechanisms
+        mechanisms, budget = self.look.mechanisms, self.recipe.privacy
         training = f"{self.recipe.training.steps:,} steps of the generator on what was released, which cost nothing"
         if self.source is not None:
-            spent = epsilon_of(mechanisms, self.budget.delta)
+            spent = epsilon_of(mechanisms, budget.delta)
             return [
                 f"no image is looked at: {self.source} released what {len(mechanisms)} mechanisms saw, epsilon "
-                f"{spent:.3f} at delta {self.budget.delta:g}",
+                f"{spent:.3f} at delta {budget.delta:g}",
                 training,
             ]
         teacher, embedding, *students = mechanisms
-        alone = [epsilon_of([mechanism], self.budget.delta) for mechanism in mechanisms]
-        after = [epsilon_of(mechanisms[: i + 1], self.budget.delta) for i in range(len(mechanisms))]
+        alone = [epsilon_of([mechanism], budget.delta) for mechanism in mechanisms]
+        after = [epsilon_of(mechanisms[: i + 1], budget.delta) for i in range(len(mechanisms))]
         precision = [each.steps * (each.sampling_probability / each.noise_multiplier) ** 2 for each in mechanisms]
         shares = [100 * each / sum(precision) for each in precision]  # (signal / noise)² adds up over mechanisms
         looks = [
@@ -106,7 +105,7 @@ class MatchingPlan(Plan):
             for i, mechanism in enumerate((embedding, *students), 2)
         ]
         return [
-            f"budget: epsilon {self.budget.epsilon:g} at delta {self.budget.delta:g}, add or remove one image; a share "
+            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image; a share "
             "of it is the mechanism's part of the sum of (signal / noise)²",
             f"1. teacher, {shares[0]:.0f} % of the budget: {teacher.steps:,} steps of DP-SGD on fixed features, noise "
             f"multiplier {teacher.noise_multiplier:.4f}, clip norm {teacher.l2_sensitivity:g}, Poisson sampling of "
@@ -118,12 +117,8 @@ class MatchingPlan(Plan):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a resumed run to be the same run."""
-        return {
-            "recipe": self.recipe.to_dict(),
-            "seed": self.seed,
-            "images": self.images,
-            "noise_multipliers": [mechanism.noise_multiplier for mechanism in self.look.mechanisms],
-        }
+        noise = [mechanism.noise_multiplier for mechanism in self.look.mechanisms]
+        return {**super().identity(), "images": self.images, "noise_multipliers": noise}
 
     def describe_data(self) -> dict[str, Any]:
         """The images' number alone, which is public."""
@@ -134,7 +129,7 @@ class MatchingPlan(Plan):
         import_tensorflow()
         from synthgen.training.matching.generator import Matching
 
-        ledger = OpenLedger.open(out / LEDGER_NAME, self.budget)
+        ledger = OpenLedger.open(out / LEDGER_NAME, self.recipe.privacy)
         if resume:
             _expect_own_ledger(self, out, ledger)
         elif self.source is not None:
@@ -161,7 +156,7 @@ def _adopt(source: Path, plan: MatchingPlan, out: Path) -> OpenLedger:
     for name in (LEDGER_NAME, RELEASE_NAME):
         with publish(out / name) as partial:
             shutil.copyfile(source / name, partial)
-    ledger = OpenLedger.open(out / LEDGER_NAME, plan.budget)
+    ledger = OpenLedger.open(out / LEDGER_NAME, plan.recipe.privacy)
     write_state(out, _header(plan, ledger), {})  # last: it says that all is there
     return ledger
 
@@ -281,4 +276,4 @@ class _MatchingRun(Run):
     def statement(self) -> PrivacyStatement:
         """Differential privacy, by the ledger."""
         trained_on = describe_private_images(self.plan.recipe, self.plan.images)
-        return differential_privacy(self._ledger.ledger, self.plan.budget.delta, trained_on, _PUBLIC)
+        return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, trained_on, _PUBLIC)

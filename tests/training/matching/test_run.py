@@ -86,7 +86,11 @@ def test_a_run_leaves_a_checkpoint_that_states_both_mechanisms(plan, unbroken):
         ("student 1", 1),
     ]
     assert ledger.mechanisms == plan.look.mechanisms
-    assert plan.budget.epsilon * 0.99 < epsilon_of(tuple(ledger), plan.budget.delta) <= plan.budget.epsilon
+    assert (
+        plan.recipe.privacy.epsilon * 0.99
+        < epsilon_of(tuple(ledger), plan.recipe.privacy.delta)
+        <= plan.recipe.privacy.epsilon
+    )
     assert "equal class counts" not in unbroken.privacy.proof.public
 
 
@@ -213,7 +217,7 @@ def test_a_ledger_or_a_release_of_another_run_is_refused(plan, same_noise, unbro
     stop_after(plan, out, 4)
     older = json.loads((out / LEDGER_NAME).read_text())
     whole = (out / LEDGER_NAME).read_bytes()
-    ledger = OpenLedger.open(tmp_path / "older.json", plan.budget)
+    ledger = OpenLedger.open(tmp_path / "older.json", plan.recipe.privacy)
     for mechanism in plan.look.mechanisms[:2]:
         ledger.charge(mechanism)
     (out / LEDGER_NAME).write_bytes((tmp_path / "older.json").read_bytes())
