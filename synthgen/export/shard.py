@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from synthgen.export.outputs import Output, open_output
-from synthgen.export.plan import Export, Job
+from synthgen.export.plan import Job
 from synthgen.fashion import NUM_CLASSES
 from synthgen.files import json_bytes
 from synthgen.formats.base import Batch
-from synthgen.formats.writers import WRITERS
+from synthgen.formats.table import FORMATS
 from synthgen.index import Shard
 from synthgen.model.sampling import prefetched, sample
 from synthgen.sets.digest import SetDigest, join_block_digests
@@ -98,7 +98,8 @@ def write_shard(
     export, digest = job.export, SetDigest(shard.start)
     class_counts = np.zeros(NUM_CLASSES, np.int64)
     with output.staging() as staging:
-        with _writer(export, staging, shard) as writer:
+        file_format = FORMATS[export.file_format]
+        with file_format.writer(staging, shard, export.split, labelled=export.labels is not None) as writer:
             for batch in batches:
                 digest.update(batch)
                 if batch.labels is not None:
@@ -106,8 +107,7 @@ def write_shard(
                 writer.write(batch)
                 progress(len(batch))
             writer.finish(digest.hexdigest())
-            names = writer.names
-        files = tuple(FileRecord.of(staging, name) for name in names)
+        files = tuple(FileRecord.of(staging, name) for name in writer.names)
         output.publish(staging)
     finished = FinishedShard(
         record=ShardRecord(
@@ -145,10 +145,6 @@ def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = Tru
     ):
         return None
     return None if output.problems(job.export.file_format, record, hashed=hashed) else finished
-
-
-def _writer(export: Export, staging: Path, shard: Shard) -> Any:
-    return WRITERS[export.file_format](staging, shard, export.split, labelled=export.labels is not None)
 
 
 def _record_name(shard: Shard) -> str:
