@@ -1,12 +1,10 @@
-"""What every format is: a writer, a reader, and what others ask about its files."""
+"""What every format can do: write a shard, read it back, and say what others need to know about its files."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from synthgen.errors import DataError, VerificationError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
@@ -14,6 +12,7 @@ from synthgen.files import MALFORMED, is_own_file
 from synthgen.index import MAX_INDEX, Shard
 
 Run = tuple[Images, Labels | None]  # consecutive images and their labels
+Digest = Callable[[], str]
 
 IMAGE_SHAPE = (IMAGE_SIDE, IMAGE_SIDE)
 MAX_DEFLATE_RATIO = 1032  # no deflated byte stands for more
@@ -36,43 +35,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.images)
-
-
-class Writer:
-    """Writes one shard: a context manager; batches in index order, then ``finish``.
-
-    Args:
-        folder: where to write; the caller moves the files to their final names once the shard is whole.
-        shard: which images.
-        split: ``train`` or ``test``.
-        labelled: whether the images have labels.
-        names: the shard's files, relative to ``folder``; the reader is given them in this order.
-    """
-
-    def __init__(self, folder: Path, shard: Shard, split: str, *, labelled: bool, names: Sequence[str]) -> None:
-        self.folder, self.shard, self.split, self.labelled, self.names = folder, shard, split, labelled, names
-        self.paths = [folder / name for name in names]
-        self.opened = ExitStack()  # what is entered here is closed at the end, the last first
-        self.begin()
-
-    def begin(self) -> None:
-        """Open the files."""
-        raise NotImplementedError
-
-    def write(self, batch: Batch) -> None:
-        """Append a batch."""
-        raise NotImplementedError
-
-    def finish(self, digest: str) -> None:
-        """Complete the shard, whose logical digest is ``digest``."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.opened.close()
 
 
 class Format(ABC):
@@ -99,8 +61,22 @@ class Format(ABC):
     encodings: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def writer(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> Writer:
-        """The writer of one shard; see ``Writer``."""
+    def write(
+        self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
+    ) -> list[str]:
+        """Write one shard.
+
+        Args:
+            folder: where to write; the caller moves the files to their final names once the shard is whole.
+            shard: which images.
+            split: ``train`` or ``test``.
+            batches: the images, in index order.
+            digest: gives the shard's logical digest, once all batches are taken.
+            labelled: whether the images have labels.
+
+        Returns:
+            The names of the shard's files, relative to ``folder``; the reader is given them in this order.
+        """
 
     @abstractmethod
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:

@@ -4,16 +4,14 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import h5py
 import numpy as np
 
 from synthgen.fashion import CLASS_NAMES
-from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Format, Run, Writer, array_loader
+from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Digest, Format, Run, array_loader
 from synthgen.index import BLOCK_IMAGES, Shard
-
-if TYPE_CHECKING:
-    import h5py  # takes a tenth of a second: imported where it is used
 
 _CHUNK_IMAGES = 64  # random access decompresses 50 KB, not a megabyte
 _MAX_CHUNK_BYTES = 16 << 20  # 16 MiB: what reading any one element may have to decompress
@@ -27,12 +25,31 @@ class HDF5(Format):
     data_files = "{split}-*.h5"
     encodings: ClassVar = {".h5": "application/x-hdf5"}
 
-    def writer(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> Writer:
-        return _HDF5Writer(folder, shard, split, labelled=labelled, names=[f"{shard.name(split)}.h5"])
+    def write(
+        self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
+    ) -> list[str]:
+        name, chunk = f"{shard.name(split)}.h5", min(_CHUNK_IMAGES, shard.count)
+        with _HeldErrorFile(folder / name, "w+") as stream, h5py.File(stream, "w") as file:
+            images = file.create_dataset(
+                "images",
+                (shard.count, *IMAGE_SHAPE),
+                np.uint8,
+                chunks=(chunk, *IMAGE_SHAPE),
+                compression="gzip",
+                compression_opts=4,
+            )
+            labels = file.create_dataset("labels", (shard.count,), np.uint8) if labelled else None
+            file.attrs["class_names"] = list(CLASS_NAMES)
+            file.attrs["first_id"] = shard.start
+            for batch in batches:
+                first = batch.start - shard.start
+                images[first : first + len(batch)] = batch.images
+                if labels is not None:
+                    labels[first : first + len(batch)] = batch.labels
+            file.attrs["digest"] = digest()
+        return [name]
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
-        import h5py
-
         with h5py.File(folder / names[0], "r") as file:
             images = _checked_dataset(file, "images", (count, *IMAGE_SHAPE))
             labels = _checked_dataset(file, "labels", (count,)) if "labels" in file else None
@@ -42,34 +59,6 @@ class HDF5(Format):
 
     def loader(self, split: str, *, labelled: bool) -> list[str]:
         return array_loader("h5py", "h5py.File", f"{split}-*.h5", "[:]", labelled=labelled)
-
-
-class _HDF5Writer(Writer):
-    def begin(self) -> None:
-        import h5py
-
-        stream = self.opened.enter_context(_HeldErrorFile(self.paths[0], "w+"))
-        self._file = self.opened.enter_context(h5py.File(stream, "w"))
-        self._images = self._file.create_dataset(
-            "images",
-            (self.shard.count, *IMAGE_SHAPE),
-            np.uint8,
-            chunks=(min(_CHUNK_IMAGES, self.shard.count), *IMAGE_SHAPE),
-            compression="gzip",
-            compression_opts=4,
-        )
-        self._labels = self._file.create_dataset("labels", (self.shard.count,), np.uint8) if self.labelled else None
-        self._file.attrs["class_names"] = list(CLASS_NAMES)
-        self._file.attrs["first_id"] = self.shard.start
-
-    def write(self, batch: Batch) -> None:
-        first = batch.start - self.shard.start
-        self._images[first : first + len(batch)] = batch.images
-        if self._labels is not None:
-            self._labels[first : first + len(batch)] = batch.labels
-
-    def finish(self, digest: str) -> None:
-        self._file.attrs["digest"] = digest
 
 
 class _HeldErrorFile(io.FileIO):
@@ -101,14 +90,12 @@ class _HeldErrorFile(io.FileIO):
             raise failure
 
 
-def own_dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
+def own_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     """The dataset ``group[name]`` of a file that may come from a stranger.
 
     Raises:
         ValueError: it is missing, a link, no dataset, keeps its data elsewhere, or comes in huge chunks.
     """
-    import h5py
-
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):  # another link could reach another file
         raise ValueError(f"{name!r:.80} is missing or a link")
     dataset = group[name]
@@ -119,7 +106,7 @@ def own_dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
     return dataset
 
 
-def _checked_dataset(file: "h5py.File", name: str, shape: tuple[int, ...]) -> "h5py.Dataset":
+def _checked_dataset(file: h5py.File, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
     dataset = own_dataset(file, name)
     if dataset.shape != shape or dataset.dtype != np.uint8:
         raise ValueError(f"'{name}' is {dataset.dtype} {dataset.shape}; expected uint8 {shape}")

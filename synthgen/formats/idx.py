@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from synthgen.errors import DataError
 from synthgen.fashion import NUM_CLASSES, Images, Labels
-from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Format, Run, Writer
+from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Digest, Format, Run
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
 
 IDX_PREFIX = {"train": "train", "test": "t10k"}
@@ -33,8 +33,20 @@ class IDX(Format):
     encodings: ClassVar = {".gz": "application/gzip"}
     suffix: ClassVar[str] = ".gz"
 
-    def writer(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> Writer:
-        return _IDXWriter(folder, shard, split, labelled=labelled, names=self._names(split)[: 1 + labelled])
+    def write(
+        self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
+    ) -> list[str]:
+        names = self._names(split)[: 1 + labelled]
+        with contextlib.ExitStack() as opened:
+            images, *labels = (self._create(folder / name, opened) for name in names)
+            images.write(idx_header(shard.count, images=True))
+            for stream in labels:
+                stream.write(idx_header(shard.count, images=False))
+            for batch in batches:
+                images.write(batch.images.tobytes())
+                if batch.labels is not None:
+                    labels[0].write(batch.labels.tobytes())
+        return names
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
         labels = read_idx_labels(folder / names[1], count) if len(names) > 1 else None
@@ -52,6 +64,14 @@ class IDX(Format):
         ]
         return lines[: 2 + labelled]
 
+    def _create(self, path: Path, opened: contextlib.ExitStack) -> BinaryIO:
+        """A file to write to; a gzip header holds no name and no time: the same set gives the same bytes."""
+        file = opened.enter_context(path.open("wb"))
+        if not self.suffix:
+            return file
+        packed = gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0)
+        return cast(BinaryIO, opened.enter_context(packed))
+
     def _names(self, split: str) -> list[str]:
         """Of images and labels."""
         prefix = IDX_PREFIX[split]
@@ -65,26 +85,6 @@ class RawIDX(IDX):
     bytes_an_image = 800
     encodings: ClassVar = {}
     suffix = ""
-
-
-class _IDXWriter(Writer):
-    def begin(self) -> None:
-        self._streams = [self._open(path) for path in self.paths]
-        for stream, is_images in zip(self._streams, (True, False), strict=False):
-            stream.write(idx_header(self.shard.count, images=is_images))
-
-    def write(self, batch: Batch) -> None:
-        self._streams[0].write(batch.images.tobytes())
-        if batch.labels is not None:
-            self._streams[1].write(batch.labels.tobytes())
-
-    def _open(self, path: Path) -> BinaryIO:
-        """With no name and no time in a gzip header: the same set gives the same bytes."""
-        file = self.opened.enter_context(path.open("wb"))
-        if path.suffix != IDX.suffix:
-            return file
-        packed = gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0)
-        return cast(BinaryIO, self.opened.enter_context(packed))
 
 
 def read_idx_images(path: Path, count: int | None = None) -> Images:

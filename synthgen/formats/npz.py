@@ -9,7 +9,7 @@ from typing import IO, ClassVar
 import numpy as np
 
 from synthgen.fashion import Images
-from synthgen.formats.base import IMAGE_SHAPE, Batch, Format, Run, Writer, array_loader
+from synthgen.formats.base import IMAGE_SHAPE, Batch, Digest, Format, Run, array_loader
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
 
 _GZIP_LEVEL = 6
@@ -23,8 +23,20 @@ class NPZ(Format):
     one_shard = True
     encodings: ClassVar = {".npz": "application/zip"}
 
-    def writer(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> Writer:
-        return _NPZWriter(folder, shard, split, labelled=labelled, names=[f"{shard.name(split)}.npz"])
+    def write(
+        self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
+    ) -> list[str]:
+        name, labels = f"{shard.name(split)}.npz", []
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED, compresslevel=_GZIP_LEVEL) as archive:
+            with _new_member(archive, "images.npy", (shard.count, *IMAGE_SHAPE)) as stream:
+                for batch in batches:
+                    stream.write(batch.images.tobytes())
+                    if batch.labels is not None:
+                        labels.append(batch.labels.tobytes())
+            if labelled:
+                with _new_member(archive, "labels.npy", (shard.count,)) as stream:
+                    stream.write(b"".join(labels))
+        return [name]
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
         with zipfile.ZipFile(folder / names[0]) as archive:
@@ -38,30 +50,13 @@ class NPZ(Format):
         return array_loader("", "numpy.load", f"{split}-*.npz", "", labelled=labelled)
 
 
-class _NPZWriter(Writer):
-    def begin(self) -> None:
-        archive = zipfile.ZipFile(self.paths[0], "w", zipfile.ZIP_DEFLATED, compresslevel=_GZIP_LEVEL)
-        self._archive = self.opened.enter_context(archive)
-        self._labels: list[bytes] = []
-        self._images = self.opened.enter_context(self._member("images.npy", (self.shard.count, *IMAGE_SHAPE)))
-
-    def write(self, batch: Batch) -> None:
-        self._images.write(batch.images.tobytes())
-        if batch.labels is not None:
-            self._labels.append(batch.labels.tobytes())
-
-    def finish(self, digest: str) -> None:
-        self._images.close()
-        if self.labelled:
-            with self._member("labels.npy", (self.shard.count,)) as stream:
-                stream.write(b"".join(self._labels))
-
-    def _member(self, name: str, shape: tuple[int, ...]) -> IO[bytes]:
-        info = zipfile.ZipInfo(name)  # dated 1980: the same set gives the same bytes
-        info.compress_type = zipfile.ZIP_DEFLATED
-        stream = self._archive.open(info, "w", force_zip64=True)
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        return stream
+def _new_member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> IO[bytes]:
+    """A stream for the data of a new array of an archive."""
+    info = zipfile.ZipInfo(name)  # dated 1980: the same set gives the same bytes
+    info.compress_type = zipfile.ZIP_DEFLATED
+    stream = archive.open(info, "w", force_zip64=True)
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return stream
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Iterator[Images]:

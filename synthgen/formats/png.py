@@ -16,7 +16,7 @@ from zlib_ng import zlib_ng
 
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, class_folder
 from synthgen.files import is_inside, is_own_file, sha256_of_bytes
-from synthgen.formats.base import IMAGE_SHAPE, Batch, Format, Run, Writer
+from synthgen.formats.base import IMAGE_SHAPE, Batch, Digest, Format, Run
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
 
 _ROW_BYTES = 1 + IMAGE_SIDE  # each row begins with the number of its filter; 0 is none
@@ -49,10 +49,22 @@ class PNG(Format):
     data_files = "{split}/*/*.png"
     encodings: ClassVar = {".sha256": "text/plain"}
 
-    def writer(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> Writer:
-        for name in self.folders(split, labelled=labelled):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        return _PNGWriter(folder, shard, split, labelled=labelled, names=[f"checksums/{shard.name(split)}.sha256"])
+    def write(
+        self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
+    ) -> list[str]:
+        for class_folder_name in self.folders(split, labelled=labelled):
+            (folder / class_folder_name).mkdir(parents=True, exist_ok=True)
+        listing = []
+        for batch in batches:
+            for i, data in enumerate(encode_pngs(batch.images)):
+                class_name = _UNLABELLED if batch.labels is None else class_folder(int(batch.labels[i]))
+                name = f"{split}/{class_name}/{batch.start + i:09d}.png"
+                (folder / name).write_bytes(data)
+                listing.append(f"{sha256_of_bytes(data)}  {name}\n")
+        name = f"checksums/{shard.name(split)}.sha256"
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("".join(listing), "utf-8")
+        return [name]
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
         entries = self.listed(folder, names, count)
@@ -116,22 +128,6 @@ class PNG(Format):
             path = r"^(?:.*/)?(?:train|test)/(\d)_[^/]+/[^/]+$"
             fields.append(_field("label", "cr:Int64", "The class, 0 to 9.", "fullpath", path))
         return fields
-
-
-class _PNGWriter(Writer):
-    def begin(self) -> None:
-        self._listing: list[str] = []
-
-    def write(self, batch: Batch) -> None:
-        for i, data in enumerate(encode_pngs(batch.images)):
-            class_name = _UNLABELLED if batch.labels is None else class_folder(int(batch.labels[i]))
-            name = f"{self.split}/{class_name}/{batch.start + i:09d}.png"
-            (self.folder / name).write_bytes(data)
-            self._listing.append(f"{sha256_of_bytes(data)}  {name}\n")
-
-    def finish(self, digest: str) -> None:
-        self.paths[0].parent.mkdir(exist_ok=True)
-        self.paths[0].write_text("".join(self._listing), "utf-8")
 
 
 def encode_pngs(images: npt.NDArray[np.uint8]) -> Iterator[bytes]:

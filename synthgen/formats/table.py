@@ -1,21 +1,43 @@
-"""The table of formats."""
+"""The table of formats. A format is imported when it is first used: the command line's help needs only the names."""
+
+import importlib
+from collections import UserDict
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
 
 from synthgen.errors import UsageError
-from synthgen.formats.base import Format
-from synthgen.formats.hdf5 import HDF5
-from synthgen.formats.idx import IDX, RawIDX
-from synthgen.formats.npz import NPZ
-from synthgen.formats.png import PNG
-from synthgen.formats.tfrecord import TFRecord
 
-# The command line imports this for its help: a format imports a slow library only where it uses it.
-FORMATS: dict[str, Format] = {
-    each.name: each for each in (TFRecord(), HDF5(), PNG(), IDX(), RawIDX(), NPZ())
-}  # in the order that people see
-DEFAULT_FORMAT = TFRecord.name
+if TYPE_CHECKING:
+    from synthgen.formats.base import Format
+
+DEFAULT_FORMAT = "tfrecord"
 
 
-def find_format(name: str) -> Format:
+class _Formats(UserDict[str, Any]):
+    """Formats by name, each first as ``module.Class``."""
+
+    def __getitem__(self, name: str) -> "Format":
+        found = self.data[name]
+        if isinstance(found, str):
+            module, _, kind = found.partition(".")
+            found = self.data[name] = getattr(importlib.import_module(f"synthgen.formats.{module}"), kind)()
+        format_: Format = found
+        return format_
+
+
+FORMATS: "MutableMapping[str, Format]" = _Formats(  # in the order that people see
+    {
+        "tfrecord": "tfrecord.TFRecord",
+        "hdf5": "hdf5.HDF5",
+        "png": "png.PNG",
+        "idx": "idx.IDX",
+        "idx-raw": "idx.RawIDX",
+        "npz": "npz.NPZ",
+    }
+)
+
+
+def find_format(name: str) -> "Format":
     """The format called ``name``.
 
     Raises:

@@ -3,23 +3,45 @@
 The protocol-buffer library encodes and parses the Examples. Records may come from strangers.
 """
 
-import functools
 import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import google_crc32c
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
 
 from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, NUM_CLASSES, Labels
-from synthgen.formats.base import Batch, Format, Run, Writer
+from synthgen.formats.base import Batch, Digest, Format, Run
 from synthgen.formats.png import decode_png, encode_pngs
 from synthgen.index import BLOCK_IMAGES, Shard
 
 DATASET_NAME = "fashion_mnist_synth"
 _INFO_NAME = "dataset_info.json"  # TensorFlow Datasets' list of splits
 _MAX_RECORD_BYTES = 1 << 16  # a 28×28 PNG takes about 600
+
+# The part of TensorFlow's example.proto and feature.proto that these records use.
+_PROTO = """
+  name: "example.proto" syntax: "proto3"
+  message_type { name: "Example"
+    field { name: "features" number: 1 label: LABEL_OPTIONAL type_name: ".Features" } }
+  message_type { name: "Features"
+    field { name: "feature" number: 1 label: LABEL_REPEATED type_name: ".Features.FeatureEntry" }
+    nested_type { name: "FeatureEntry" options { map_entry: true }
+      field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+      field { name: "value" number: 2 label: LABEL_OPTIONAL type_name: ".Feature" } } }
+  message_type { name: "Feature"
+    field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type_name: ".BytesList" }
+    field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type_name: ".Int64List" } }
+  message_type { name: "BytesList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+  message_type { name: "Int64List" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+"""
+_pool = descriptor_pool.DescriptorPool()  # of our own: TensorFlow registers the original in the common one
+_pool.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
+_Example = message_factory.GetMessageClass(_pool.FindMessageTypeByName("Example"))
 
 
 class TFRecord(Format):
@@ -29,9 +51,16 @@ class TFRecord(Format):
     bytes_an_image = 750
     encodings: ClassVar = {".json": "application/json", ".txt": "text/plain"}
 
-    def writer(self, folder: Path, shard: Shard, split: str, *, labelled: bool) -> Writer:
+    def write(
+        self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
+    ) -> list[str]:
         name = f"{DATASET_NAME}-{split}.tfrecord-{shard.index:05d}-of-{shard.of:05d}"
-        return _TFRecordWriter(folder, shard, split, labelled=labelled, names=[name])
+        with (folder / name).open("wb") as stream:
+            for batch in batches:
+                labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
+                for i, (png, label) in enumerate(zip(encode_pngs(batch.images), labels, strict=True)):
+                    stream.write(record_bytes(example_bytes(png, batch.start + i, label)))
+        return [name]
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
         with (folder / names[0]).open("rb") as stream:
@@ -66,19 +95,9 @@ class TFRecord(Format):
         return f"{json.dumps(merged, indent=2)}\n".encode()
 
 
-class _TFRecordWriter(Writer):
-    def begin(self) -> None:
-        self._stream = self.opened.enter_context(self.paths[0].open("wb"))
-
-    def write(self, batch: Batch) -> None:
-        labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
-        for i, (png, label) in enumerate(zip(encode_pngs(batch.images), labels, strict=True)):
-            self._stream.write(record_bytes(example_bytes(png, batch.start + i, label)))
-
-
 def example_bytes(image: bytes, index: int, label: int | None) -> bytes:
     """A serialised Example with the features ``id``, ``image`` and ``label``, in that order."""
-    example = _example_class()()
+    example = _Example()
     feature = example.features.feature
     feature["image"].bytes_list.value.append(image)
     feature["id"].int64_list.value.append(index)
@@ -94,10 +113,8 @@ def parse_example(record: bytes) -> tuple[bytes, int | None]:
     Raises:
         ValueError: it is no Example with one image and at most one label.
     """
-    from google.protobuf.message import DecodeError
-
     try:
-        feature = _example_class().FromString(record).features.feature
+        feature = _Example.FromString(record).features.feature
     except DecodeError as error:
         raise ValueError(f"a record is no tf.train.Example: {error}") from error
     images, labels = feature["image"].bytes_list.value, feature["label"].int64_list.value  # empty where missing
@@ -132,46 +149,8 @@ def next_record(stream: io.BufferedReader) -> bytes | None:
 
 def _masked_crc(data: bytes) -> bytes:
     """CRC-32C, turned and shifted as the format wants it so that a checksum of checksums stays sound."""
-    import google_crc32c
-
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
-
-
-@functools.cache
-def _example_class() -> Any:
-    """The part of TensorFlow's ``example.proto`` and ``feature.proto`` that these records use.
-
-    Its pool is its own, so that TensorFlow can register the original in the common one.
-    """
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    types = descriptor_pb2.FieldDescriptorProto
-    key, value = _proto_field("key", 1, types.TYPE_STRING), _proto_field("value", 2, ".Feature")
-    entry = {"name": "FeatureEntry", "field": [key, value], "options": {"map_entry": True}}
-    messages = [
-        {"name": "BytesList", "field": [_proto_field("value", 1, types.TYPE_BYTES, many=True)]},
-        {"name": "Int64List", "field": [_proto_field("value", 1, types.TYPE_INT64, many=True)]},
-        {
-            "name": "Feature",
-            "field": [_proto_field("bytes_list", 1, ".BytesList"), _proto_field("int64_list", 3, ".Int64List")],
-        },
-        {
-            "name": "Features",
-            "field": [_proto_field("feature", 1, ".Features.FeatureEntry", many=True)],
-            "nested_type": [entry],
-        },
-        {"name": "Example", "field": [_proto_field("features", 1, ".Features")]},
-    ]
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(descriptor_pb2.FileDescriptorProto(name="example.proto", syntax="proto3", message_type=messages))
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Example"))
-
-
-def _proto_field(name: str, number: int, kind: int | str, *, many: bool = False) -> dict[str, Any]:
-    """A field of a scalar type, given by its number, or of a message, given by its name."""
-    described = {"type_name": kind} if isinstance(kind, str) else {"type": kind}
-    return {"name": name, "number": number, "label": 3 if many else 1, **described}
 
 
 def _as_labels(labels: Sequence[int | None]) -> Labels | None:
