@@ -115,13 +115,7 @@ class PNG(Format):
     def image_fields(self, *, labelled: bool) -> list[dict[str, Any]]:
         fields = [
             _field("image", "sc:ImageObject", "28 x 28 pixels, 8-bit grey.", "content"),
-            _field(
-                "id",
-                "cr:Int64",
-                "The image's place on the checkpoint's endless line of images.",
-                "filename",
-                r"^(\d+)\.png$",
-            ),
+            _field("id", "cr:Int64", "Its index in the checkpoint's sequence of images.", "filename", r"^(\d+)\.png$"),
             _field("split", "sc:Text", "train or test.", "fullpath", r"^(?:.*/)?(train|test)/[^/]+/[^/]+$"),
         ]
         if labelled:
