@@ -14,7 +14,7 @@ from typing import Any
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import SynthgenError
 from synthgen.export.run import generate, plan_export
-from synthgen.formats.writers import check_format
+from synthgen.formats.table import DEFAULT_FORMAT, FORMATS, find_format
 from synthgen.index import BLOCK_IMAGES, ShardPlan, default_shards
 from synthgen.model.checkpoint import DEFAULT_CHECKPOINT, builtin_checkpoints, load_checkpoint
 from synthgen.real_images import find_data, load_real_images
@@ -23,8 +23,6 @@ from synthgen.workers import available_cpus
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _ROUND_TRIP_IMAGES = BLOCK_IMAGES
-# Bytes per image on the disk, measured on 60,000 and rounded up; a PNG fills a block of the file system.
-_BYTES_AN_IMAGE = {"tfrecord": 750, "hdf5": 500, "png": 4_300, "idx": 500, "idx-raw": 800, "npz": 500}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ def diagnose(
     data: Path | None = None,
     out: Path = Path("dataset"),
     count: int = 60_000,
-    file_format: str = "tfrecord",
+    file_format: str = DEFAULT_FORMAT,
 ) -> Diagnosis:
     """Check everything that an export of ``count`` images needs, and export, verify and redraw 256 of them.
 
@@ -79,12 +77,12 @@ def diagnose(
         data: where the real images should be; by default the usual places.
         out: where the set would go.
         count: how many images it would hold.
-        file_format: a key of ``WRITERS``.
+        file_format: a key of ``formats.table.FORMATS``.
 
     Raises:
         UsageError: ``count`` or ``file_format`` is invalid on any machine.
     """
-    check_format(file_format)
+    find_format(file_format)
     ShardPlan(start=0, count=count, shards=default_shards(count))  # refuses what no folder could hold
     name = checkpoint or DEFAULT_CHECKPOINT
     names = [name, *(other for other in builtin_checkpoints() if other != name)]
@@ -141,7 +139,7 @@ def _disk_finding(out: Path, count: int, file_format: str) -> str:
     place = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
     if not os.access(place, os.W_OK) or not place.is_dir():
         raise OSError(f"{place}: cannot be written to; choose another --out")
-    free, needed = shutil.disk_usage(place).free, count * _BYTES_AN_IMAGE[file_format]
+    free, needed = shutil.disk_usage(place).free, count * FORMATS[file_format].bytes_an_image
     if free < needed:
         raise OSError(f"{_size(free)} free in {place}, about {_size(needed)} needed as {file_format}; make room")
     return f"about {_size(needed)} needed as {file_format}, {_size(free)} free"

@@ -91,7 +91,7 @@ def write_set(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFact
 
     def write(images: np.ndarray, labels: np.ndarray | None, **changes: object) -> Path:
         folder = tmp_path_factory.mktemp("written") / "set"
-        manifest = export_run.write_set(tiny_checkpoint, folder, images, labels)
+        manifest = export_run.write_set(tiny_checkpoint, folder, images, labels, "npz")
         if changes:
             _, documents = manifest_documents(replace(manifest, **changes))
             for name, data in documents.items():

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from synthgen.errors import CheckpointError, DataError, SynthgenError, TrainingError, VerificationError
 from synthgen.export.run import generate, plan_export
 from synthgen.formats.idx import idx_header, read_idx_images, read_idx_labels
-from synthgen.formats.readers import read_listing, read_shard
+from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import load_checkpoint, weights_sha256
 from synthgen.model.recipe import builtin_recipes, load_recipe
 from synthgen.sets.manifest import load_manifest, sealed
@@ -141,19 +141,19 @@ class TestFuzz:
     def test_shard(self, sets, tmp_path, file_format: str, examples: int):
         (name,) = (file.name for file in load_manifest(sets / file_format).shards[0].files)
         data = (sets / file_format / name).read_bytes()
-        fuzz(examples, data, tmp_path / name, lambda: list(read_shard(file_format, tmp_path, [name], 20)))
+        fuzz(examples, data, tmp_path / name, lambda: list(FORMATS[file_format].read_shard(tmp_path, [name], 20)))
 
     def test_png_images(self, sets, tmp_path, examples: int):
         folder = shutil.copytree(sets / "png", tmp_path / "png")
         names = [file.name for file in load_manifest(folder).shards[0].files]
-        victim = folder / read_listing(folder / names[0], 20)[3][1]
-        fuzz(examples, victim.read_bytes(), victim, lambda: list(read_shard("png", folder, names, 20)))
+        victim = folder / FORMATS["png"].listed(folder, names, 20)[3][1]
+        fuzz(examples, victim.read_bytes(), victim, lambda: list(FORMATS["png"].read_shard(folder, names, 20)))
 
     def test_png_listing(self, sets, tmp_path, examples: int):
         folder = shutil.copytree(sets / "png", tmp_path / "png")
         (name,) = (file.name for file in load_manifest(folder).shards[0].files)
         data = (folder / name).read_bytes()
-        fuzz(examples, data, folder / name, lambda: list(read_shard("png", folder, [name], 20)))
+        fuzz(examples, data, folder / name, lambda: list(FORMATS["png"].read_shard(folder, [name], 20)))
 
     def test_training_state(self, tmp_path, examples: int):
         write_state(tmp_path, {"step": 1}, {"a": np.zeros(100)})
@@ -211,7 +211,7 @@ def test_an_hdf5_set_that_claims_two_thousand_million_images_allocates_nothing(s
 
     def read() -> None:
         with pytest.raises(VerificationError, match="expected uint8"):
-            list(read_shard("hdf5", folder, [record], 20))
+            list(FORMATS["hdf5"].read_shard(folder, [record], 20))
 
     assert peak_bytes(read) < 2 << 20
 
@@ -224,7 +224,7 @@ def test_an_npz_member_that_claims_two_thousand_million_images_allocates_nothing
 
     def read() -> None:
         with pytest.raises(VerificationError, match="expected uint8"):
-            list(read_shard("npz", tmp_path, ["x.npz"], 20))
+            list(FORMATS["npz"].read_shard(tmp_path, ["x.npz"], 20))
 
     assert peak_bytes(read) < 2 << 20
 
@@ -240,7 +240,7 @@ def test_a_label_that_no_class_has_is_named(tmp_path, file_format: str):
         with (tmp_path / "x").open("wb") as stream:
             np.savez(stream, **arrays)
     with pytest.raises(VerificationError, match="label 200 found; expected 0 to 9"):
-        list(read_shard(file_format, tmp_path, ["x"], 20))
+        list(FORMATS[file_format].read_shard(tmp_path, ["x"], 20))
 
 
 def test_npz_labels_without_images_are_not_unpacked(tmp_path):
@@ -253,7 +253,7 @@ def test_npz_labels_without_images_are_not_unpacked(tmp_path):
 
     def read() -> None:
         with pytest.raises(VerificationError, match="cut short"):
-            list(read_shard("npz", tmp_path, ["x.npz"], count))
+            list(FORMATS["npz"].read_shard(tmp_path, ["x.npz"], count))
 
     assert peak_bytes(read) < 4 << 20
 
@@ -262,13 +262,13 @@ def test_an_hdf5_shard_that_stores_nothing_is_not_read_as_zeros(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("images", (1 << 40, 28, 28), "u1", chunks=(64, 28, 28))
     with pytest.raises(VerificationError, match="stores 0 bytes"):
-        next(iter(read_shard("hdf5", tmp_path, ["x.h5"], 1 << 40)))
+        next(iter(FORMATS["hdf5"].read_shard(tmp_path, ["x.h5"], 1 << 40)))
 
 
 def test_a_listing_far_too_long_for_its_images_is_not_read(tmp_path):
     (tmp_path / "x").write_bytes(bytes(20 * 200 + 1))
     with pytest.raises(VerificationError, match="too large for 20 images"):
-        list(read_shard("png", tmp_path, ["x"], 20))
+        list(FORMATS["png"].read_shard(tmp_path, ["x"], 20))
 
 
 def test_lists_of_shards_are_not_read_without_end(sets, tmp_path):
@@ -288,7 +288,7 @@ def test_a_tfrecord_that_claims_two_thousand_million_bytes_allocates_nothing(tmp
 
     def read() -> None:
         with pytest.raises(VerificationError):
-            list(read_shard("tfrecord", tmp_path, ["x"], 20))
+            list(FORMATS["tfrecord"].read_shard(tmp_path, ["x"], 20))
 
     assert peak_bytes(read) < 2 << 20
 
@@ -349,7 +349,7 @@ class Bomb:
 def test_a_pickle_in_a_set_is_not_opened(sets, tmp_path):
     np.savez(tmp_path / "x.npz", images=np.array([Bomb(tmp_path / "ran")], dtype=object), labels=np.zeros(20, "u1"))
     with pytest.raises(VerificationError):
-        list(read_shard("npz", tmp_path, ["x.npz"], 20))
+        list(FORMATS["npz"].read_shard(tmp_path, ["x.npz"], 20))
     assert not (tmp_path / "ran").exists()
 
 

@@ -11,6 +11,7 @@ from synthgen.cli.console import DATA_HELP, advancing, fail, print_line, progres
 from synthgen.cli.export import FORMATS_HELP, export, merge
 from synthgen.cli.train import train
 from synthgen.errors import SynthgenError, UsageError
+from synthgen.formats.table import DEFAULT_FORMAT
 
 app = typer.Typer(
     name="synthgen",
@@ -227,7 +228,7 @@ def doctor(
     data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
     out: Annotated[Path, typer.Option(help="Where the set would go.")] = Path("dataset"),
     count: Annotated[int, typer.Option(help="How many images it would hold.")] = 60_000,
-    file_format: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "tfrecord",
+    file_format: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = DEFAULT_FORMAT,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check environment, data, checkpoints, disk and a small export; paste the output into a bug report."""

@@ -10,16 +10,17 @@ from tqdm import tqdm
 
 from synthgen.cli.console import advancing, print_line, progress_bar, say, sigterm_as_interrupt
 from synthgen.errors import UsageError
+from synthgen.formats.table import DEFAULT_FORMAT, FORMATS
 
 if TYPE_CHECKING:
     from synthgen.model.checkpoint import Checkpoint
 
-FORMATS_HELP = "tfrecord, hdf5, png, idx, idx-raw or npz."
+FORMATS_HELP = " or ".join(", ".join(FORMATS).rsplit(", ", 1)) + "."
 
 
 def export(
     count: Annotated[int | None, typer.Option(help="How many images. [default: 60000]")] = None,
-    file_format: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "tfrecord",
+    file_format: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = DEFAULT_FORMAT,
     checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
     out: Annotated[str, typer.Option(help="Folder for the set, or a URL such as s3://bucket/set.")] = "dataset",
     seed: Annotated[int, typer.Option(help="0 to 2^64 - 1; another seed gives another set.")] = 0,

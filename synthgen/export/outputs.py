@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from synthgen.errors import ExportError, SynthgenError, UsageError
 from synthgen.export.claim import JOB_NAME, claim_folder, expect_same_job, expect_same_set, read_job
 from synthgen.files import flush_all, flush_to_disk, publish
-from synthgen.formats.readers import read_listing
+from synthgen.formats.table import FORMATS
 from synthgen.sets.integrity import shard_problems
 from synthgen.sets.manifest import (
     MANIFEST_NAME,
@@ -58,7 +58,7 @@ class Output(Protocol):
     def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
         """What is wrong with a shard's files: missing, of another size or, when ``hashed``, of other content.
 
-        Of a PNG shard's images, a folder is searched for every one; a URL only for their listing.
+        Of the files that a shard's own files list, a folder is searched for every one; a URL for none.
         """
 
     def release(self) -> None:
@@ -139,15 +139,15 @@ class LocalOutput:
 
     def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
         if hashed:
-            return shard_problems(self.path, file_format, shard)
+            return shard_problems(self.path, FORMATS[file_format], shard)
         problems = _size_problems(shard.files, lambda name: (self.path / name).stat().st_size)
-        if file_format == "png" and not problems:
-            try:
-                entries = read_listing(self.path / shard.files[0].name, shard.count)
-            except ValueError as error:
-                return [f"{shard.files[0].name}: {error}"]
-            problems += [f"{name}: missing" for _, name in entries if not (self.path / name).is_file()]
-        return problems
+        if problems:
+            return problems
+        try:
+            entries = FORMATS[file_format].listed(self.path, shard.names, shard.count)
+        except ValueError as error:
+            return [f"{shard.names[0]}: {error}"]
+        return [f"{name}: missing" for _, name in entries if not (self.path / name).is_file()]
 
     def release(self) -> None:
         shutil.rmtree(self.path / WORK_FOLDER, ignore_errors=True)

@@ -8,8 +8,7 @@ from typing import Any
 from synthgen.environment import drawn_with
 from synthgen.errors import CheckpointError, ExportError, RecipeError, UsageError
 from synthgen.files import sha256_of_json
-from synthgen.formats.idx import MAX_IDX_IMAGES
-from synthgen.formats.writers import IDX_FORMATS, SINGLE_FILE_FORMATS, check_format
+from synthgen.formats.table import find_format
 from synthgen.index import LabelRule, ShardPlan, check_seed, default_shards
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
 from synthgen.model.recipe import Recipe
@@ -32,7 +31,7 @@ class Export:
     split: str = "train"
 
     def __post_init__(self) -> None:
-        check_format(self.file_format)
+        find_format(self.file_format)
         check_seed(self.seed)
         if self.split not in ("train", "test"):
             raise UsageError(f"split '{self.split}': expected train or test")
@@ -59,10 +58,10 @@ def plan_export(
     Args:
         checkpoint: what will draw the images; an unconditional one gives unlabelled images.
         count: how many images.
-        file_format: ``tfrecord``, ``hdf5``, ``png``, ``idx``, ``idx-raw`` or ``npz``.
+        file_format: a key of ``formats.table.FORMATS``.
         seed: 0 to 2^64 - 1.
         start: index of the first image.
-        shards: how many parts; by default one for every 6,000 images (idx, npz: one).
+        shards: how many parts; by default one for every 6,000 images, or one, as the format has it.
         labels: ``balanced``, ``uniform`` or a list such as ``0,3,7``.
         split: ``train`` or ``test``; names the files.
         shares: among how many machines the shards will be dealt out; by default there is at least one for each.
@@ -70,12 +69,13 @@ def plan_export(
     Raises:
         UsageError: any of it cannot be.
     """
+    chosen = find_format(file_format)
     if shards is None:
-        shards = max(shares, 1 if file_format in SINGLE_FILE_FORMATS else default_shards(count))
-    if file_format in IDX_FORMATS and (shards != 1 or count > MAX_IDX_IMAGES):
+        shards = max(shares, 1 if chosen.one_shard else default_shards(count))
+    if chosen.one_file and (shards != 1 or count > chosen.max_images):
         raise UsageError(
             f"shards {shards}, count {count}: the {file_format} format is one file by nature, "
-            f"of at most {MAX_IDX_IMAGES:,} images"
+            f"of at most {chosen.max_images:,} images"
         )
     rule = LabelRule.parse(labels) if checkpoint.recipe.conditional else None
     if rule is None and labels != "balanced":

@@ -22,7 +22,7 @@ from synthgen.export.outputs import LocalOutput, Output, open_output
 from synthgen.export.plan import Export, Job, plan_export
 from synthgen.export.shard import FinishedShard, finished_shard, generate_shard, write_shard
 from synthgen.formats.base import Batch
-from synthgen.formats.writers import write_sidecars
+from synthgen.formats.table import FORMATS
 from synthgen.index import BLOCK_IMAGES, LabelRule, Shard, ShardPlan
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.sampling import loaded_generator, sample
@@ -209,15 +209,15 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
         made_with=job.made_with,
     )
     with output.staging() as staging:
-        names = write_sidecars(
-            staging,
-            export.file_format,
+        sidecars = FORMATS[export.file_format].sidecars(
             export.split,
             [shard.count for shard in manifest.shards],
             sum(file.bytes for shard in manifest.shards for file in shard.files),
             labelled=labelled,
         )
-        manifest = dataclasses.replace(manifest, sidecars=tuple(FileRecord.of(staging, name) for name in names))
+        for name, data in sidecars.items():
+            (staging / name).write_bytes(data)
+        manifest = dataclasses.replace(manifest, sidecars=tuple(FileRecord.of(staging, name) for name in sidecars))
         cards = write_cards(staging, [manifest])
         output.publish(staging)
     manifest, documents = manifest_documents(dataclasses.replace(manifest, sidecars=(*manifest.sidecars, *cards)))
@@ -230,19 +230,24 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
 
 
 def write_set(
-    checkpoint: Checkpoint, out: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8] | None
+    checkpoint: Checkpoint,
+    out: Path,
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8] | None,
+    file_format: str,
 ) -> Manifest:
-    """Write given images as an npz set that names ``checkpoint`` as its origin, to test what judges sets.
+    """Write given images as a set that names ``checkpoint`` as its origin, to test what judges sets.
 
     Args:
         checkpoint: a stand-in; it did not draw these images, and ``verify --regenerate`` will say so.
         out: a new folder.
         images: uint8, shape (N, 28, 28).
         labels: uint8, shape (N,), or None.
+        file_format: of the set.
     """
     rule = None if labels is None else LabelRule.parse("uniform")
     plan = ShardPlan(start=0, count=len(images), shards=1)
-    job = Job.of(checkpoint, Export(plan=plan, seed=0, file_format="npz", labels=rule))
+    job = Job.of(checkpoint, Export(plan=plan, seed=0, file_format=file_format, labels=rule))
     output = LocalOutput(out)
     with output.claim(job.to_dict(), resume=False):
         batches = iter([Batch(start=0, images=images, labels=labels)])

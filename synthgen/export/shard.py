@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from synthgen.export.outputs import Output, open_output
-from synthgen.export.plan import Export, Job
+from synthgen.export.plan import Job
 from synthgen.fashion import NUM_CLASSES
 from synthgen.files import json_bytes
 from synthgen.formats.base import Batch
-from synthgen.formats.writers import WRITERS
+from synthgen.formats.table import FORMATS
 from synthgen.index import Shard
 from synthgen.model.sampling import prefetched, sample
 from synthgen.sets.digest import SetDigest, join_block_digests
@@ -98,15 +99,14 @@ def write_shard(
     export, digest = job.export, SetDigest(shard.start)
     class_counts = np.zeros(NUM_CLASSES, np.int64)
     with output.staging() as staging:
-        with _writer(export, staging, shard) as writer:
-            for batch in batches:
-                digest.update(batch)
-                if batch.labels is not None:
-                    class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
-                writer.write(batch)
-                progress(len(batch))
-            writer.finish(digest.hexdigest())
-            names = writer.names
+        names = FORMATS[export.file_format].write(
+            staging,
+            shard,
+            export.split,
+            _counted(batches, digest, class_counts, progress),
+            digest.hexdigest,
+            labelled=export.labels is not None,
+        )
         files = tuple(FileRecord.of(staging, name) for name in names)
         output.publish(staging)
     finished = FinishedShard(
@@ -119,6 +119,18 @@ def write_shard(
     )
     output.write(_record_name(shard), json_bytes(finished.to_dict()))
     return finished
+
+
+def _counted(
+    batches: Iterator[Batch], digest: SetDigest, class_counts: npt.NDArray[np.int64], progress: Progress
+) -> Iterator[Batch]:
+    """The batches: each is digested and its labels are counted before it is written, and it is reported afterwards."""
+    for batch in batches:
+        digest.update(batch)
+        if batch.labels is not None:
+            class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
+        yield batch
+        progress(len(batch))
 
 
 def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = True) -> FinishedShard | None:
@@ -145,10 +157,6 @@ def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = Tru
     ):
         return None
     return None if output.problems(job.export.file_format, record, hashed=hashed) else finished
-
-
-def _writer(export: Export, staging: Path, shard: Shard) -> Any:
-    return WRITERS[export.file_format](staging, shard, export.split, labelled=export.labels is not None)
 
 
 def _record_name(shard: Shard) -> str:

@@ -6,7 +6,6 @@ split's manifest is ``manifest.json``; those of the others are named after them,
 """
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,8 +19,7 @@ from synthgen.export.outputs import LocalOutput
 from synthgen.export.plan import Export, Job, plan_export
 from synthgen.export.run import expect_guarantee, expect_sound, generate, one_line_errors
 from synthgen.files import flush_to_disk, json_bytes, move_into_place
-from synthgen.formats.readers import read_listing
-from synthgen.formats.writers import INFO_NAME
+from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.sets.cards import CARD_NAME, write_cards
 from synthgen.sets.croissant import CROISSANT_NAME
@@ -160,13 +158,11 @@ def _assemble(folders: Sequence[Path], out: Path) -> tuple[Manifest, ...]:
 
 
 def _names(folder: Path, manifest: Manifest) -> list[str]:
-    """Every file of a set but what describes it; for PNG also the empty folders of classes without images."""
-    names = [file.name for shard in manifest.shards for file in shard.files]
-    if manifest.format == "png":
-        for shard in manifest.shards:
-            names += [name for _, name in read_listing(folder / shard.files[0].name, shard.count)]
-        names += [path.relative_to(folder).as_posix() for path in (folder / manifest.split).iterdir()]
-    return names
+    """Every file of a set but what describes it, and the folders that may be empty."""
+    file_format, names = FORMATS[manifest.format], []
+    for shard in manifest.shards:
+        names += [*shard.names, *(name for _, name in file_format.listed(folder, shard.names, shard.count))]
+    return [*names, *file_format.folders(manifest.split, labelled=manifest.labelled)]
 
 
 def _link_tree(folder: Path, out: Path, names: Sequence[str]) -> None:
@@ -189,13 +185,9 @@ def _link_tree(folder: Path, out: Path, names: Sequence[str]) -> None:
 
 
 def _shared_sidecars(folders: Sequence[Path], manifests: Sequence[Manifest], out: Path) -> tuple[FileRecord, ...]:
-    """The files beside the shards: equal for all splits but for TensorFlow Datasets' list of splits."""
+    """The files beside the shards, each merged from those of the splits."""
     names = [file.name for file in manifests[0].sidecars if file.name not in (CARD_NAME, CROISSANT_NAME)]
     for name in names:
-        data = (folders[0] / name).read_bytes()
-        if name == INFO_NAME:
-            documents = [json.loads((folder / name).read_text("utf-8")) for folder in folders]
-            merged = {**documents[0], "splits": [split for document in documents for split in document["splits"]]}
-            data = (json.dumps(merged, indent=2) + "\n").encode()
-        LocalOutput(out).write(name, data)
+        contents = [(folder / name).read_bytes() for folder in folders]
+        LocalOutput(out).write(name, FORMATS[manifests[0].format].merged_sidecar(name, contents))
     return tuple(FileRecord.of(out, name) for name in names)

@@ -1,6 +1,7 @@
-"""File formats, one a module: its writer, reader, layout, and how others load it.
+"""File formats, one a module: how it is written, read back, described, and loaded by others.
 
-In go batches of images and a folder; out come files, and batches again. ``table.FORMATS`` lists them.
+Batches of images and a folder go in; files come out, and batches again. ``table.FORMATS`` lists them. To add a format,
+write a module with a subclass of ``base.Format`` and enter it there.
 """
 
-__all__ = ["base", "hdf5", "idx", "readers", "writers"]
+__all__ = ["base", "hdf5", "idx", "table"]

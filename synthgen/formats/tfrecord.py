@@ -1,38 +1,126 @@
-"""Records of the TFRecord layout: a ``tf.train.Example`` as bytes and back, without TensorFlow or protocol buffers.
+"""TFRecord shards of ``tf.train.Example``, with what TensorFlow Datasets wants beside them; without TensorFlow.
 
-    Example {features=1 {feature=1 map {key=1, value=2 {bytes_list=1 | int64_list=3 {value=1}}}}}
-
-``image`` holds PNG bytes, ``id`` and ``label`` an integer each. Records may come from strangers.
+The protocol-buffer library encodes and parses the Examples. Records may come from strangers.
 """
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import google_crc32c
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
 
+from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, NUM_CLASSES, Labels
+from synthgen.formats.base import Batch, Digest, Format, Run
+from synthgen.formats.png import decode_png, encode_pngs
+from synthgen.index import BLOCK_IMAGES, Shard
+
+DATASET_NAME = "fashion_mnist_synth"
+_INFO_NAME = "dataset_info.json"  # TensorFlow Datasets' list of splits
 _MAX_RECORD_BYTES = 1 << 16  # a 28×28 PNG takes about 600
-_BYTES_LIST, _INT64_LIST = 1, 3
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+# The part of TensorFlow's example.proto and feature.proto that these records use.
+_PROTO = """
+  name: "example.proto" syntax: "proto3"
+  message_type { name: "Example"
+    field { name: "features" number: 1 label: LABEL_OPTIONAL type_name: ".Features" } }
+  message_type { name: "Features"
+    field { name: "feature" number: 1 label: LABEL_REPEATED type_name: ".Features.FeatureEntry" }
+    nested_type { name: "FeatureEntry" options { map_entry: true }
+      field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+      field { name: "value" number: 2 label: LABEL_OPTIONAL type_name: ".Feature" } } }
+  message_type { name: "Feature"
+    field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type_name: ".BytesList" }
+    field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type_name: ".Int64List" } }
+  message_type { name: "BytesList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+  message_type { name: "Int64List" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+"""
+_pool = descriptor_pool.DescriptorPool()  # of our own: TensorFlow registers the original in the common one
+_pool.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
+_Example = message_factory.GetMessageClass(_pool.FindMessageTypeByName("Example"))
+
+
+class TFRecord(Format):
+    """One ``tf.train.Example`` an image: ``image`` (PNG bytes), ``label`` and ``id`` (int64); uncompressed."""
+
+    name = "tfrecord"
+    bytes_an_image = 750
+    encodings: ClassVar = {".json": "application/json", ".txt": "text/plain"}
+
+    def write(
+        self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
+    ) -> list[str]:
+        name = f"{DATASET_NAME}-{split}.tfrecord-{shard.index:05d}-of-{shard.of:05d}"
+        with (folder / name).open("wb") as stream:
+            for batch in batches:
+                labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
+                for i, (png, label) in enumerate(zip(encode_pngs(batch.images), labels, strict=True)):
+                    stream.write(record_bytes(example_bytes(png, batch.start + i, label)))
+        return [name]
+
+    def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
+        with (folder / names[0]).open("rb") as stream:
+            while records := [record for _ in range(BLOCK_IMAGES) if (record := next_record(stream)) is not None]:
+                examples = [parse_example(record) for record in records]
+                images = np.stack([decode_png(image) for image, _ in examples])
+                yield images, _as_labels([label for _, label in examples])
+
+    def loader(self, split: str, *, labelled: bool) -> list[str]:
+        return [
+            "import tensorflow_datasets as tfds",
+            'builder = tfds.builder_from_directory(".")',
+            f'{split} = builder.as_dataset(split="{split}"{", as_supervised=True" if labelled else ""})',
+        ]
+
+    def sidecars(
+        self, split: str, shard_counts: Sequence[int], shard_bytes: int, *, labelled: bool
+    ) -> dict[str, bytes]:
+        documents = {
+            _INFO_NAME: json.dumps(_dataset_info(split, shard_counts, shard_bytes, labelled), indent=2),
+            "features.json": json.dumps(_features(labelled), indent=2),
+        }
+        if labelled:
+            documents["label.labels.txt"] = "\n".join(CLASS_NAMES)
+        return {name: f"{text}\n".encode() for name, text in documents.items()}
+
+    def merged_sidecar(self, name: str, contents: Sequence[bytes]) -> bytes:
+        if name != _INFO_NAME:
+            return contents[0]
+        documents = [json.loads(content) for content in contents]
+        merged = {**documents[0], "splits": [split for document in documents for split in document["splits"]]}
+        return f"{json.dumps(merged, indent=2)}\n".encode()
 
 
 def example_bytes(image: bytes, index: int, label: int | None) -> bytes:
-    """A serialised Example with the features ``id``, ``image`` and ``label``, in that order.
-
-    Byte for byte what the protocol-buffer library gives when asked to be deterministic, in a fraction of its time.
-    """
-    features = _entry(b"id", _INT64_LIST, _varint(index)) + _entry(b"image", _BYTES_LIST, image)
+    """A serialised Example with the features ``id``, ``image`` and ``label``, in that order."""
+    example = _Example()
+    feature = example.features.feature
+    feature["image"].bytes_list.value.append(image)
+    feature["id"].int64_list.value.append(index)
     if label is not None:
-        features += _LABELS[label]
-    return b"\n" + _varint(len(features)) + features
+        feature["label"].int64_list.value.append(label)
+    data: bytes = example.SerializeToString(deterministic=True)  # else the features are in any order
+    return data
 
 
 def parse_example(record: bytes) -> tuple[bytes, int | None]:
     """The image's bytes and the label of a serialised Example.
 
     Raises:
-        ValueError: it is no Example of this layout.
+        ValueError: it is no Example with one image and at most one label.
     """
-    return _parse_own(record) or _parse_any(record)
+    try:
+        feature = _Example.FromString(record).features.feature
+    except DecodeError as error:
+        raise ValueError(f"a record is no tf.train.Example: {error}") from error
+    images, labels = feature["image"].bytes_list.value, feature["label"].int64_list.value  # empty where missing
+    if len(images) != 1 or len(labels) > 1:
+        raise ValueError("a record has no image, or more than one image or label")
+    return images[0], labels[0] if labels else None
 
 
 def record_bytes(data: bytes) -> bytes:
@@ -42,7 +130,11 @@ def record_bytes(data: bytes) -> bytes:
 
 
 def next_record(stream: io.BufferedReader) -> bytes | None:
-    """The data of one TFRecord, its checksums unread: SHA-256 guards the whole file."""
+    """The data of one TFRecord, its checksums unread: SHA-256 guards the whole file.
+
+    Raises:
+        ValueError: the record is cut short, or claims more than 64 KiB.
+    """
     header = stream.read(12)
     if not header:
         return None
@@ -61,86 +153,54 @@ def _masked_crc(data: bytes) -> bytes:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def _entry(key: bytes, kind: int, value: bytes) -> bytes:
-    """One feature of the map, of one value, in list number ``kind``: each level is a tag, a length and its content."""
-    content = b"\n" + _varint(len(value)) + value
-    content = bytes([kind << 3 | 2]) + _varint(len(content)) + content
-    content = b"\n" + _varint(len(key)) + key + b"\x12" + _varint(len(content)) + content
-    return b"\n" + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return _ONE_BYTE[value]
-    return bytes([value & 0x7F | 0x80]) + _varint(value >> 7)
-
-
-_ONE_BYTE = [bytes([value]) for value in range(0x80)]
-_LABELS = [_entry(b"label", _INT64_LIST, _ONE_BYTE[label]) for label in range(10)]
-
-
-def _parse_own(record: bytes) -> tuple[bytes, int | None] | None:
-    """What ``example_bytes`` was given, if these are bytes that it would write; else None."""
-    at = record.find(_PNG_SIGNATURE)
-    if at < 0:
+def _as_labels(labels: Sequence[int | None]) -> Labels | None:
+    known = [label for label in labels if label is not None]
+    if not known:
         return None
-    last = record[-1]
-    label = last if last < len(_LABELS) and record.endswith(_LABELS[last]) else None
-    image = record[at : len(record) - (0 if label is None else len(_LABELS[label]))]
-    entry = _entry(b"image", _BYTES_LIST, image)
-    number_at = record.find(b"\n\x02id\x12") + 10
-    try:
-        index, _ = _read_varint(record, number_at)
-    except ValueError:
-        return None
-    features = _entry(b"id", _INT64_LIST, _varint(index)) + entry + (b"" if label is None else _LABELS[label])
-    return (image, label) if record == b"\n" + _varint(len(features)) + features else None
+    if len(known) != len(labels) or not all(0 <= label < NUM_CLASSES for label in known):
+        raise ValueError("a record's label is missing or out of range")
+    return np.array(known, np.uint8)
 
 
-def _parse_any(record: bytes) -> tuple[bytes, int | None]:
-    found = {}
-    for features in _submessages(record, 1):
-        for entry in _submessages(features, 1):
-            key = _only(entry, 1).decode()
-            (value,) = (v for number, v in _wire_fields(_only(entry, 2)) if number in (_BYTES_LIST, _INT64_LIST))
-            found[key] = _only(value, 1)
-    if "image" not in found:
-        raise ValueError("a record has no feature 'image'")
-    return found["image"], _read_varint(found["label"], 0)[0] if "label" in found else None
+def _dataset_info(split: str, shard_counts: Sequence[int], shard_bytes: int, labelled: bool) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "name": DATASET_NAME,
+        "version": "1.0.0",
+        "description": "Synthetic Fashion-MNIST images; manifest.json says which checkpoint drew them.",
+        "citation": "",
+        "fileFormat": "tfrecord",
+        "splits": [
+            {
+                "name": split,
+                "numBytes": str(shard_bytes),
+                "shardLengths": [str(count) for count in shard_counts],
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            }
+        ],
+    }
+    if labelled:
+        info["supervisedKeys"] = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
+    return info
 
 
-def _only(message: bytes, number: int) -> bytes:
-    (value,) = _submessages(message, number)
-    return value
-
-
-def _submessages(message: bytes, number: int) -> list[bytes]:
-    return [value for n, value in _wire_fields(message) if n == number]
-
-
-def _wire_fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Field numbers and payloads of a protocol-buffer message of length-delimited fields."""
-    position = 0
-    while position < len(message):
-        tag, position = _read_varint(message, position)
-        if tag & 7 != 2:
-            raise ValueError("a record is no tf.train.Example of this layout")
-        length, position = _read_varint(message, position)
-        if position + length > len(message):
-            raise ValueError("a record's field is cut short")
-        yield tag >> 3, message[position : position + length]
-        position += length
-
-
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    """A variable-length integer and the position behind it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            break
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a record's integer is cut short")
+def _features(labelled: bool) -> dict[str, Any]:
+    core = "tensorflow_datasets.core.features"
+    features: dict[str, Any] = {
+        "image": {
+            "pythonClassName": f"{core}.image_feature.Image",
+            "image": {
+                "shape": {"dimensions": [str(IMAGE_SIDE), str(IMAGE_SIDE), "1"]},
+                "dtype": "uint8",
+                "encodingFormat": "png",
+            },
+        }
+    }
+    if labelled:
+        features["label"] = {
+            "pythonClassName": f"{core}.class_label_feature.ClassLabel",
+            "classLabel": {"numClasses": str(NUM_CLASSES)},
+        }
+    return {
+        "pythonClassName": f"{core}.features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from synthgen.fashion import CLASS_NAMES
 from synthgen.files import publish, write_json
-from synthgen.formats.idx import IDX_PREFIX
+from synthgen.formats.table import FORMATS
 from synthgen.sets.croissant import CROISSANT_NAME, OTHER_LICENCE, croissant, is_mit
 from synthgen.sets.manifest import FileRecord, Manifest
 
@@ -52,7 +52,7 @@ def card(manifests: Sequence[Manifest]) -> str:
             "In this folder:",
             "",
             "```python",
-            *_LOADERS[first.format](first.split, first.labelled),
+            *FORMATS[first.format].loader(first.split, labelled=first.labelled),
             "```",
             "",
             *_class_table(manifests),
@@ -84,11 +84,10 @@ def _front_matter(manifests: Sequence[Manifest], count: int) -> list[str]:
     if first.labelled:
         lines.append("task_categories: [image-classification]")
     lines += ["tags: [synthetic, fashion-mnist]", f"size_categories: ['{_size_category(count)}']"]
-    pattern = {"png": "{split}/*/*.png", "hdf5": "{split}-*.h5"}.get(first.format)
-    if pattern:
+    if (files := FORMATS[first.format].data_files) is not None:
         lines += ["configs:", "- config_name: default", "  data_files:"]
         for manifest in manifests:
-            lines += [f"  - split: {manifest.split}", f'    path: "{pattern.format(split=manifest.split)}"']
+            lines += [f"  - split: {manifest.split}", f'    path: "{files.format(split=manifest.split)}"']
     return [*lines, "---", ""]
 
 
@@ -133,64 +132,3 @@ def _licence(manifest: Manifest) -> str:
 
 def _code(text: str) -> str:
     return text.replace("`", "'")
-
-
-def _load_tfrecord(split: str, labelled: bool) -> list[str]:
-    return [
-        "import tensorflow_datasets as tfds",
-        'builder = tfds.builder_from_directory(".")',
-        f'{split} = builder.as_dataset(split="{split}"{", as_supervised=True" if labelled else ""})',
-    ]
-
-
-def _load_hdf5(split: str, labelled: bool) -> list[str]:
-    return [
-        "import glob, h5py, numpy",
-        f'files = [h5py.File(name) for name in sorted(glob.glob("{split}-*.h5"))]',
-        _concatenated("file[name][:] for file in files", labelled),
-    ]
-
-
-def _load_npz(split: str, labelled: bool) -> list[str]:
-    return [
-        "import glob, numpy",
-        f'files = [numpy.load(name) for name in sorted(glob.glob("{split}-*.npz"))]',
-        _concatenated("file[name] for file in files", labelled),
-    ]
-
-
-def _concatenated(pieces: str, labelled: bool) -> str:
-    if labelled:
-        return f'images, labels = (numpy.concatenate([{pieces}]) for name in ("images", "labels"))'
-    return f"images = numpy.concatenate([{pieces.replace('name', repr('images'))}])"
-
-
-def _load_png(split: str, labelled: bool) -> list[str]:
-    labels = "" if labelled else "labels=None, "
-    arguments = f'"{split}", {labels}color_mode="grayscale", image_size=(28, 28)'
-    return ["import keras", f"{split} = keras.utils.image_dataset_from_directory({arguments})"]
-
-
-def _load_idx(split: str, labelled: bool, suffix: str = ".gz") -> list[str]:
-    prefix = IDX_PREFIX[split]
-    open_ = "gzip.open" if suffix else "open"
-    mode = "" if suffix else ', "rb"'
-    lines = [
-        "import gzip, numpy" if suffix else "import numpy",
-        f'images = numpy.frombuffer({open_}("{prefix}-images-idx3-ubyte{suffix}"{mode}).read(), "u1", offset=16)'
-        ".reshape(-1, 28, 28)",
-    ]
-    if labelled:
-        name = f"{prefix}-labels-idx1-ubyte{suffix}"
-        lines.append(f'labels = numpy.frombuffer({open_}("{name}"{mode}).read(), "u1", offset=8)')
-    return lines
-
-
-_LOADERS = {
-    "tfrecord": _load_tfrecord,
-    "hdf5": _load_hdf5,
-    "png": _load_png,
-    "idx": _load_idx,
-    "idx-raw": lambda split, labelled: _load_idx(split, labelled, suffix=""),
-    "npz": _load_npz,
-}

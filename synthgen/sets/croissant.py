@@ -7,10 +7,11 @@ manifest alone, so the same export gives the same bytes; it bears no date for th
 
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from synthgen.fashion import CLASS_NAMES
+from synthgen.formats.base import Format
+from synthgen.formats.table import FORMATS
 from synthgen.sets.manifest import SHARDS_PER_LIST, FileRecord, Manifest
 
 CROISSANT_NAME = "croissant.json"
@@ -61,14 +62,6 @@ _CONTEXT: dict[str, Any] = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-_ENCODINGS = {
-    ".gz": "application/gzip",
-    ".h5": "application/x-hdf5",
-    ".json": "application/json",
-    ".npz": "application/zip",
-    ".sha256": "text/plain",
-    ".txt": "text/plain",
-}
 
 
 def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
@@ -78,6 +71,7 @@ def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
         manifests: of its splits, all drawn in one export; at least one.
     """
     first = manifests[0]
+    file_format = FORMATS[first.format]
     count = sum(manifest.count for manifest in manifests)
     document: dict[str, Any] = {
         "@context": _CONTEXT,
@@ -93,8 +87,11 @@ def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "creator": {"@type": "sc:Organization", "name": "synthgen"},
         "keywords": ["synthetic data", "Fashion-MNIST", "image classification"],
         "citeAs": f"synthgen {first.made_with.get('synthgen', '')}, digest {' '.join(m.digest for m in manifests)}",
-        "distribution": [*_file_objects(manifests), *_image_files(manifests)],
-        "recordSet": _record_sets(manifests),
+        "distribution": [
+            *_file_objects(manifests, file_format),
+            *file_format.file_sets([manifest.split for manifest in manifests]),
+        ],
+        "recordSet": _record_sets(first.labelled, file_format),
         "prov:wasDerivedFrom": _checkpoint(first),
         "prov:wasGeneratedBy": [_activity(manifest) for manifest in manifests],
     }
@@ -107,19 +104,19 @@ def is_mit(manifest: Manifest) -> bool:
     return bool(data.get("official", True))
 
 
-def _file_objects(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+def _file_objects(manifests: Sequence[Manifest], file_format: Format) -> list[dict[str, Any]]:
     files = {file.name: file for manifest in manifests for file in manifest.sidecars}
     sets = []
     for manifest in manifests:
         shard_files = [file for shard in manifest.shards for file in shard.files]
         if len(manifest.shards) > SHARDS_PER_LIST:  # the manifest's own lists hold their hashes
-            sets.append(_shard_files(manifest.split, shard_files))
+            sets.append(_shard_files(manifest.split, shard_files, file_format))
         else:
             files |= {file.name: file for file in shard_files}
-    return [*sets, *(_file_object(file) for file in files.values())]
+    return [*sets, *(_file_object(file, file_format) for file in files.values())]
 
 
-def _shard_files(split: str, files: Sequence[FileRecord]) -> dict[str, Any]:
+def _shard_files(split: str, files: Sequence[FileRecord], file_format: Format) -> dict[str, Any]:
     name = f"{split}-shards"
     patterns = {re.sub(r"\d{5}-of-\d{5}", "*", file.name) for file in files}
     return {
@@ -127,74 +124,29 @@ def _shard_files(split: str, files: Sequence[FileRecord]) -> dict[str, Any]:
         "@id": name,
         "name": name,
         "description": f"{len(files):,} files; shard-lists/ holds the SHA-256 of each.",
-        "encodingFormat": _encoding(files[0].name),
+        "encodingFormat": file_format.encoding(files[0].name),
         "includes": sorted(patterns),
     }
 
 
-def _file_object(file: FileRecord) -> dict[str, Any]:
+def _file_object(file: FileRecord, file_format: Format) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": file.name,
         "name": file.name,
         "contentUrl": file.name,
         "contentSize": f"{file.bytes} B",
-        "encodingFormat": _encoding(file.name),
+        "encodingFormat": file_format.encoding(file.name),
         "sha256": file.sha256,
     }
 
 
-def _encoding(name: str) -> str:
-    return _ENCODINGS.get(PurePosixPath(name).suffix, "application/octet-stream")
-
-
-def _image_files(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
-    """PNG images stand in class folders, too many to be named one by one; the listings vouch for them."""
-    if manifests[0].format != "png":
-        return []
-    return [
-        {
-            "@type": "cr:FileSet",
-            "@id": "png-files",
-            "name": "png-files",
-            "description": "The images; checksums/ lists the SHA-256 of each.",
-            "encodingFormat": "image/png",
-            "includes": [f"{manifest.split}/*/*.png" for manifest in manifests],
-        }
-    ]
-
-
-def _record_sets(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
-    labelled = manifests[0].labelled
+def _record_sets(labelled: bool, file_format: Format) -> list[dict[str, Any]]:
     record_sets = [_class_records()] if labelled else []
-    if manifests[0].format == "png":
-        fields = [
-            _image_field("image", "sc:ImageObject", {"fileProperty": "content"}),
-            _image_field("id", "cr:Int64", {"fileProperty": "filename"}, r"^(\d+)\.png$"),
-            _image_field("split", "sc:Text", {"fileProperty": "fullpath"}, r"^(?:.*/)?(train|test)/[^/]+/[^/]+$"),
-        ]
-        if labelled:
-            path = r"^(?:.*/)?(?:train|test)/(\d)_[^/]+/[^/]+$"
-            fields.append(_image_field("label", "cr:Int64", {"fileProperty": "fullpath"}, path))
+    if fields := file_format.image_fields(labelled=labelled):
         images = {"@type": "cr:RecordSet", "@id": "images", "name": "images", "field": fields}
         record_sets.append({**images, "description": "One record an image."})
     return record_sets
-
-
-def _image_field(name: str, data_type: str, extract: dict[str, str], regex: str | None = None) -> dict[str, Any]:
-    source: dict[str, Any] = {"fileSet": {"@id": "png-files"}, "extract": extract}
-    if regex:
-        source["transform"] = {"regex": regex}
-    field = {"@type": "cr:Field", "@id": f"images/{name}", "name": name, "dataType": data_type, "source": source}
-    return {**field, "description": _FIELDS[name]}
-
-
-_FIELDS = {
-    "image": "28 x 28 pixels, 8-bit grey.",
-    "id": "The image's place on the checkpoint's endless line of images.",
-    "split": "train or test.",
-    "label": "The class, 0 to 9.",
-}
 
 
 def _class_records() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
-from synthgen.formats.readers import Run
+from synthgen.formats.base import Run
 from synthgen.index import LabelRule
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
 from synthgen.model.sampling import block_sampler

@@ -3,16 +3,29 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from synthgen.errors import VerificationError
 from synthgen.files import is_own_file, sha256_of_file
-from synthgen.formats.readers import read_listing
-from synthgen.sets.manifest import FileRecord, Manifest, ShardRecord
+from synthgen.formats.base import Format
+from synthgen.formats.table import FORMATS
+from synthgen.sets.manifest import MANIFEST_NAME, FileRecord, Manifest, ShardRecord
+
+
+def format_of(folder: Path, manifest: Manifest) -> Format:
+    """The format of a set.
+
+    Raises:
+        VerificationError: this version does not know it.
+    """
+    if manifest.format not in FORMATS:
+        raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(FORMATS)}")
+    return FORMATS[manifest.format]
 
 
 def set_problems(folder: Path, manifest: Manifest) -> list[str]:
     """What is wrong with a set's files, one line each."""
     problems = files_problems(folder, manifest.sidecars)  # lists of shards are checked when loaded
     for shard in manifest.shards:
-        problems += shard_problems(folder, manifest.format, shard)
+        problems += shard_problems(folder, format_of(folder, manifest), shard)
     return problems
 
 
@@ -21,12 +34,9 @@ def files_problems(folder: Path, files: Sequence[FileRecord]) -> list[str]:
     return [problem for file in files if (problem := file_problem(folder, file))]
 
 
-def shard_problems(folder: Path, file_format: str, shard: ShardRecord) -> list[str]:
-    """What is wrong with a shard's files, one line each; for PNG with every image its listing vouches for."""
-    problems = files_problems(folder, shard.files)
-    if file_format == "png" and not problems:
-        problems += _listing_problems(folder, shard.files[0].name, shard.count)
-    return problems
+def shard_problems(folder: Path, file_format: Format, shard: ShardRecord) -> list[str]:
+    """What is wrong with a shard's files and with those that they list, one line each."""
+    return files_problems(folder, shard.files) or listed_problems(folder, file_format, shard)
 
 
 def file_problem(folder: Path, file: FileRecord) -> str | None:
@@ -45,12 +55,12 @@ def file_problem(folder: Path, file: FileRecord) -> str | None:
     return None
 
 
-def _listing_problems(folder: Path, listing: str, count: int) -> list[str]:
-    """PNG shards vouch for their images through a listing; the listing itself is a file of the manifest."""
+def listed_problems(folder: Path, file_format: Format, shard: ShardRecord) -> list[str]:
+    """What is wrong with the files that a shard's own files list, one line each."""
     try:
-        entries = read_listing(folder / listing, count)
+        entries = file_format.listed(folder, shard.names, shard.count)
     except (OSError, ValueError) as error:
-        return [f"{listing}: {error}"]
+        return [f"{shard.names[0]}: {error}"]
     problems = []
     for digest, name in entries:
         if not is_own_file(folder, name):

@@ -66,6 +66,11 @@ class ShardRecord:
     digest: str
     files: tuple[FileRecord, ...]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of its files."""
+        return [file.name for file in self.files]
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointRecord:

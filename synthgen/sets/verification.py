@@ -13,14 +13,14 @@ import numpy as np
 
 from synthgen.environment import drawn_with
 from synthgen.errors import UsageError, VerificationError
-from synthgen.fashion import NUM_CLASSES, class_folder
+from synthgen.fashion import NUM_CLASSES
 from synthgen.formats.base import Batch
-from synthgen.formats.readers import READERS, read_listing, read_shard
+from synthgen.formats.table import FORMATS
 from synthgen.index import BLOCK_IMAGES, LabelRule
 from synthgen.model.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
 from synthgen.model.sampling import block_sampler
 from synthgen.sets.digest import SetDigest
-from synthgen.sets.integrity import files_problems, shard_problems
+from synthgen.sets.integrity import files_problems, format_of, listed_problems, shard_problems
 from synthgen.sets.manifest import (
     MANIFEST_NAME,
     WORK_FOLDER,
@@ -82,8 +82,7 @@ def verify(
     """
     folder = Path(folder)
     manifest = load_manifest(folder)
-    if manifest.format not in READERS:
-        raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(READERS)}")
+    format_of(folder, manifest)
     if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
     problems = [*seal_problems(folder), *files_problems(folder, manifest.sidecars)]
@@ -117,7 +116,8 @@ def claimed_content(folder: Path) -> tuple[int, str]:
 
 def default_workers(count: int, file_format: str, files_only: bool = False) -> int:
     """How many processes check ``count`` images soonest: one for every processor, fewer for small sets."""
-    quick = files_only and file_format != "png"  # there, a file an image, opening takes longer than decoding
+    known = FORMATS.get(file_format)
+    quick = files_only and not (known and known.file_an_image)  # opening a file takes longer than decoding an image
     return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if quick else _READ_PER_WORKER)))
 
 
@@ -134,8 +134,7 @@ def read_set(folder: Path, manifest: Manifest) -> Iterator[Batch]:
 def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterator[Batch]:
     """The images of one shard in index order."""
     start = shard.start
-    names = [file.name for file in shard.files]
-    for images, labels in read_shard(manifest.format, folder, names, shard.count):
+    for images, labels in format_of(folder, manifest).read_shard(folder, shard.names, shard.count):
         yield Batch(start=start, images=images, labels=labels)
         start += len(images)
 
@@ -143,13 +142,13 @@ def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterat
 def _stranger_problems(folder: Path, splits: Sequence[Manifest]) -> list[str]:
     """What lies among the set's own files and no one vouches for: a loader might read it, or count it as a class."""
     files = {file.name for manifest in splits for file in manifest.files()} | {MANIFEST_NAME}
-    class_folders: set[str] = set()
-    for manifest in splits if splits[0].format == "png" else ():
+    folders: set[str] = set()
+    for manifest in splits:
+        file_format = format_of(folder, manifest)
         for shard in manifest.shards:
-            files |= {name for _, name in read_listing(folder / shard.files[0].name, shard.count)}
-        if manifest.labelled:  # of a class without images there is a folder all the same
-            class_folders |= {f"{manifest.split}/{class_folder(label)}" for label in range(NUM_CLASSES)}
-    folders = {parent for name in files | class_folders for parent in _parents(name)} | class_folders
+            files |= {name for _, name in file_format.listed(folder, shard.names, shard.count)}
+        folders |= file_format.folders(manifest.split, labelled=manifest.labelled)
+    folders |= {parent for name in files | folders for parent in _parents(name)}
     strangers = []
     for name, is_folder in _everything_in(folder, ""):
         if name not in (folders if is_folder else files) and name.partition("/")[0] != WORK_FOLDER:
@@ -212,17 +211,17 @@ class _ShardCheck:
 
     def check(self, shard: ShardRecord, progress: Progress) -> _Checked:
         """Every file's hash, then, of files that are what was written, every image."""
-        # The reader of PNG hashes each image before it decodes it, so that none is read twice.
-        problems = files_problems(self.folder, shard.files)
-        if self.manifest.format == "png" and (self.files_only and not problems):
-            problems = shard_problems(self.folder, "png", shard)
+        # A reader hashes each listed file before it decodes it, so that none is read twice.
+        problems, file_format = files_problems(self.folder, shard.files), format_of(self.folder, self.manifest)
+        if self.files_only and not problems:
+            problems = listed_problems(self.folder, file_format, shard)
         if problems or self.files_only:
             progress(shard.count)
             return _Checked(tuple(problems))
         try:
             return self._read(shard, progress)
         except VerificationError as error:
-            return _Checked(tuple(shard_problems(self.folder, self.manifest.format, shard)) or (str(error),))
+            return _Checked(tuple(shard_problems(self.folder, file_format, shard)) or (str(error),))
 
     def _read(self, shard: ShardRecord, progress: Progress) -> _Checked:
         digest, name = SetDigest(shard.start), shard.files[0].name

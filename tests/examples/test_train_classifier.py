@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import DATA
 
-from synthgen.formats.writers import WRITERS
+from synthgen.formats.table import FORMATS
 from synthgen.sets.manifest import load_manifest
 from synthgen.sets.verification import read_set
 
@@ -24,7 +24,7 @@ def example():
     return module
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_the_classifier_reads_every_format(example, export, tmp_path, file_format: str):
     export(tmp_path / "set", count=40, file_format=file_format, split="test")
     images, labels = example.LOADERS[file_format](tmp_path / "set", "test")

@@ -16,7 +16,7 @@ from support import DATA, SAMPLE
 
 from synthgen.errors import ExportError
 from synthgen.export.run import generate, plan_export
-from synthgen.formats.writers import WRITERS
+from synthgen.formats.table import FORMATS
 from synthgen.sets.manifest import WORK_FOLDER
 from synthgen.sets.verification import verify
 
@@ -25,7 +25,7 @@ HERE = Path(__file__).parents[1]
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("attempts", [2, pytest.param(50, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_a_killed_export_resumes_to_the_same_files(tiny_checkpoint, tmp_path, file_format: str, attempts: int):
     program = [sys.executable, HERE / "kill_exports.py", tmp_path, tiny_checkpoint.path, file_format, attempts, 6]
     result = subprocess.run(list(map(str, program)), capture_output=True, text=True, check=False, timeout=1200)
@@ -148,7 +148,7 @@ def refused(act, *words: str) -> None:
     assert any(word in str(refusal.value) for word in words), str(refusal.value)
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_a_full_disk(export_cheaply, small_disk, file_format: str):
     out = small_disk / "set"
     refused(lambda: export_cheaply(out, file_format), "No space left", "RESOURCE_EXHAUSTED", "no space")
@@ -173,7 +173,7 @@ def test_a_read_only_folder(export_cheaply, small_disk):
     refused(lambda: export_cheaply(small_disk / "set", "npz"), "Read-only file system")
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_a_folder_that_vanishes(export_cheaply, tmp_path, file_format: str):
     out = tmp_path / "set"
     refused(lambda: export_cheaply(out, file_format, progress=lambda images: shutil.rmtree(out, True)), "No such file")
@@ -181,7 +181,7 @@ def test_a_folder_that_vanishes(export_cheaply, tmp_path, file_format: str):
     assert verify(out).sound
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_too_many_open_files(export_cheaply, tmp_path, file_format: str):
     import resource
 

@@ -10,8 +10,7 @@ from kill_exports import cheap_pixels
 
 from synthgen.errors import CheckpointError, UsageError
 from synthgen.export.run import generate, plan_export
-from synthgen.formats.idx import MAX_IDX_IMAGES
-from synthgen.formats.writers import IDX_FORMATS, WRITERS
+from synthgen.formats.table import FORMATS
 from synthgen.index import BLOCK_IMAGES, MAX_INDEX, MAX_SEED, LabelRule, latents
 from synthgen.model.checkpoint import load_checkpoint
 from synthgen.sets.manifest import Manifest
@@ -43,7 +42,7 @@ def test_no_image_is_refused(tiny_checkpoint):
     refused(tiny_checkpoint, "count -1 is too small", count=-1)
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_one_image(export_cheaply, tmp_path, file_format: str):
     assert export_cheaply(tmp_path / "set", count=1, file_format=file_format).class_counts == (1, *[0] * 9)
 
@@ -72,7 +71,7 @@ def test_one_class(export_cheaply, tmp_path):
 
 
 @pytest.mark.parametrize("start", [(1 << 32) - 1, (1 << 32) + 1, MAX_INDEX - 5])
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_far_along_the_line(export_cheaply, tmp_path, file_format: str, start: int):
     manifest = export_cheaply(tmp_path / "set", count=5, start=start, file_format=file_format)
     assert manifest.start == start
@@ -96,12 +95,12 @@ def test_a_count_that_no_seed_can_number(tiny_checkpoint):
     refused(tiny_checkpoint, r"passes 2\^63", count=2, start=MAX_INDEX - 1)
 
 
-@pytest.mark.parametrize("file_format", IDX_FORMATS)
+@pytest.mark.parametrize("file_format", [name for name in FORMATS if FORMATS[name].one_file])
 def test_more_than_an_idx_file_can_count(tiny_checkpoint, file_format: str):
-    refused(tiny_checkpoint, "one file by nature", count=MAX_IDX_IMAGES + 1, file_format=file_format)
+    refused(tiny_checkpoint, "one file by nature", count=FORMATS[file_format].max_images + 1, file_format=file_format)
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_unicode_and_spaces_in_paths(export_cheaply, tmp_path, file_format: str):
     export_cheaply(tmp_path / "mÿ sets; $(x) 'q\" 服装 👗" / "a  b", count=5, file_format=file_format)
 

@@ -14,7 +14,7 @@ import pytest
 
 from synthgen.errors import ExportError, PrivacyError, UsageError
 from synthgen.export.run import generate, plan_export
-from synthgen.formats.writers import WRITERS
+from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import load_checkpoint
 from synthgen.sets.manifest import WORK_FOLDER, load_manifest
 from synthgen.sets.verification import read_set, verify
@@ -33,7 +33,7 @@ def reference(tiny_checkpoint, tmp_path_factory):
     return out, generate(tiny_checkpoint, plan, out, allow_unprotected=True)
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_every_format_gives_the_same_digest_and_verifies(export, reference, tmp_path, file_format: str):
     manifest = export(tmp_path / "set", file_format=file_format)
     assert manifest.digest == reference[1].digest
@@ -41,7 +41,7 @@ def test_every_format_gives_the_same_digest_and_verifies(export, reference, tmp_
     assert report.sound, report.problems
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_every_format_reads_back_what_was_drawn(export, reference, tmp_path, file_format: str):
     export(tmp_path / "set", file_format=file_format)
     for found, wanted in zip(pixels_and_labels(tmp_path / "set"), pixels_and_labels(reference[0]), strict=True):
@@ -97,7 +97,7 @@ def test_class_counts_and_quotas(export, tmp_path):
     assert export(tmp_path / "b", count=301, labels="0,3,7").class_counts == (101, 0, 0, 100, 0, 0, 0, 100, 0, 0)
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_an_unconditional_checkpoint_gives_unlabelled_sets(export, unlabelled_checkpoint, tmp_path, file_format: str):
     manifest = export(tmp_path / "set", checkpoint=unlabelled_checkpoint, file_format=file_format, count=300)
     assert not manifest.labelled

@@ -13,7 +13,7 @@ from synthgen.cli.app import app
 from synthgen.errors import ExportError, UsageError
 from synthgen.export.run import generate, plan_export
 from synthgen.export.splits import generate_splits, plan_splits
-from synthgen.formats.writers import WRITERS
+from synthgen.formats.table import FORMATS
 from synthgen.sets.inspection import describe
 from synthgen.sets.manifest import WORK_FOLDER, load_manifest, load_manifests
 from synthgen.sets.verification import claimed_content, verify
@@ -32,7 +32,7 @@ def export_splits(tiny_checkpoint, monkeypatch):
     return export
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_both_splits_stand_in_one_folder_and_verify(export_splits, tiny_checkpoint, tmp_path, file_format: str):
     train, test = export_splits(tmp_path / "set", file_format)
     assert (train.split, train.start, train.count) == ("train", 0, 300)

@@ -1,5 +1,7 @@
 import io
+import subprocess
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,3 +48,27 @@ def test_no_flipped_bit_passes_unnoticed():
 def test_what_is_no_png_is_refused(data: bytes):
     with pytest.raises((ValueError, OSError)):
         decode_png(data)
+
+
+def test_a_set_loads_with_keras(export, expected, tmp_path):
+    export(tmp_path / "set", file_format="png", shards=2)
+    loaded = keras.utils.image_dataset_from_directory(
+        tmp_path / "set" / "train",
+        color_mode="grayscale",
+        image_size=(28, 28),
+        shuffle=False,
+        batch_size=600,
+        verbose=False,
+    )
+    images, labels = next(iter(loaded))
+    order = np.argsort(expected[1], kind="stable")  # folder by folder, in each by index
+    np.testing.assert_array_equal(images.numpy()[..., 0].astype(np.uint8), expected[0][order])
+    np.testing.assert_array_equal(labels.numpy(), expected[1][order])
+
+
+def test_listings_satisfy_sha256sum(export, tmp_path):
+    export(tmp_path / "set", file_format="png", shards=2)
+    listings = sorted((tmp_path / "set" / "checksums").iterdir())
+    assert len(listings) == 2
+    for listing in listings:
+        subprocess.run(["sha256sum", "--check", "--quiet", listing], cwd=tmp_path / "set", check=True)

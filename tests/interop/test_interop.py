@@ -20,7 +20,8 @@ import pytest
 from synthgen.export.run import generate, plan_export
 from synthgen.export.splits import generate_splits, plan_splits
 from synthgen.fashion import CLASS_NAMES, class_folder
-from synthgen.formats.writers import DATASET_NAME, IDX_FORMATS, WRITERS
+from synthgen.formats.table import FORMATS
+from synthgen.formats.tfrecord import DATASET_NAME
 from synthgen.sets.manifest import load_manifest
 from synthgen.sets.verification import read_set, verify
 
@@ -42,7 +43,7 @@ def interop_set(tiny_checkpoint, tmp_path_factory) -> Callable[..., Path]:
         if (file_format, place) not in made:
             out = tmp_path_factory.mktemp("interop") / file_format / place
             plan = plan_export(
-                tiny_checkpoint, count=COUNT, file_format=file_format, shards=1 if file_format in IDX_FORMATS else 2
+                tiny_checkpoint, count=COUNT, file_format=file_format, shards=1 if FORMATS[file_format].one_file else 2
             )
             generate(tiny_checkpoint, plan, out, allow_unprotected=True)
             made[file_format, place] = out
@@ -276,7 +277,7 @@ def test_croissant_iterates_over_both_splits(split_set):
 # All
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_croissant_is_valid_and_tells_the_provenance(interop_set, file_format: str, caplog):
     mlcroissant = pytest.importorskip("mlcroissant")
     folder = interop_set(file_format)
@@ -328,7 +329,7 @@ def test_croissant_hashes_are_the_files(interop_set):
     assert shards.items() <= named.items()
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_the_cards_three_lines_load_the_set(interop_set, expected, file_format: str, tmp_path):
     if file_format == "tfrecord":
         pytest.importorskip("tensorflow_datasets")

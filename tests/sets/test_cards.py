@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from synthgen.formats.writers import WRITERS
+from synthgen.formats.table import FORMATS
 from synthgen.sets.cards import card
 from synthgen.sets.croissant import croissant
 from synthgen.sets.manifest import load_manifest
@@ -37,7 +37,7 @@ def test_the_card_says_what_how_many_and_from_where(manifest):
     assert "license: unknown" in text  # the tiny checkpoint's data are not the official Fashion-MNIST
 
 
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("labelled", [True, False])
 def test_every_format_has_a_loader_that_compiles(manifest, file_format: str, labelled: bool):
     labels = {} if labelled else {"labels": "none", "class_counts": ()}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from synthgen.errors import VerificationError
 from synthgen.export.run import generate, plan_export
-from synthgen.formats.writers import IDX_FORMATS, WRITERS
+from synthgen.formats.table import FORMATS
 from synthgen.sets.verification import verify
 
 EXAMPLES = [12, pytest.param(300, marks=pytest.mark.slow)]
@@ -20,8 +20,8 @@ EXAMPLES = [12, pytest.param(300, marks=pytest.mark.slow)]
 def originals(tiny_checkpoint, tmp_path_factory) -> Path:
     """Thirty images around a block's edge in every format, two shards where the format has shards."""
     root = tmp_path_factory.mktemp("originals")
-    for name in WRITERS:
-        shards = 1 if name in IDX_FORMATS else 2
+    for name in FORMATS:
+        shards = 1 if FORMATS[name].one_file else 2
         plan = plan_export(tiny_checkpoint, start=240, count=30, file_format=name, shards=shards)
         generate(tiny_checkpoint, plan, root / name, allow_unprotected=True)
     return root
@@ -89,7 +89,7 @@ def _same_json(before: bytes, after: bytes) -> bool:
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
-@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_every_edit_is_found_and_named(originals, tmp_path, file_format: str, examples: int):
     @settings(
         max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
