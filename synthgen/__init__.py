@@ -38,7 +38,7 @@ _HOME = {
     "Manifest": "sets.manifest",
     "load_manifest": "sets.manifest",
     "verify": "sets.verification",
-    "read_set": "sets.verification",
+    "read_set": "sets.reading",
     "Evaluation": "evaluation.run",
     "evaluate": "evaluation.run",
     "write_report": "evaluation.report",
@@ -94,7 +94,8 @@ if TYPE_CHECKING:
     from synthgen.model.recipe import Recipe, builtin_recipes, load_recipe
     from synthgen.real_images import load_real_images
     from synthgen.sets.manifest import Manifest, load_manifest
-    from synthgen.sets.verification import read_set, verify
+    from synthgen.sets.reading import read_set
+    from synthgen.sets.verification import verify
     from synthgen.training.adversarial import train
     from synthgen.training.dpgan import train_privately
     from synthgen.training.dpgan_plan import plan_private_training

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import SAMPLE
+from support import SAMPLE, write_as_set
 
-from synthgen.export import run as export_run
 from synthgen.export.run import generate, plan_export
 from synthgen.model.checkpoint import Checkpoint, save_checkpoint
 from synthgen.model.recipe import PrivacySection, Recipe, load_recipe
@@ -90,7 +89,7 @@ def write_set(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFact
 
     def write(images: np.ndarray, labels: np.ndarray | None, **changes: object) -> Path:
         folder = tmp_path_factory.mktemp("written") / "set"
-        manifest = export_run.write_set(tiny_checkpoint, folder, images, labels)
+        manifest = write_as_set(tiny_checkpoint, folder, images, labels)
         if changes:
             _, documents = manifest_documents(replace(manifest, **changes))
             for name, data in documents.items():

@@ -56,7 +56,8 @@ def verify(
 ) -> None:
     """Prove from its manifest that a set is what it claims; exit code 1 if it is not."""
     from synthgen.model.checkpoint import load_checkpoint
-    from synthgen.sets.verification import claimed_content, default_workers
+    from synthgen.sets.reading import claimed_content
+    from synthgen.sets.verification import default_workers
     from synthgen.sets.verification import verify as verify_
 
     source = load_checkpoint(checkpoint) if checkpoint else None

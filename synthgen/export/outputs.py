@@ -1,8 +1,8 @@
-"""Outputs: where a set is written, a folder or any fsspec URL, with one promise: a final name means a whole file.
+"""Outputs: where a set is written, a folder or any fsspec URL. A file gets its final name only when it is whole.
 
-A folder is written through temporary names on its own file system and atomic renames. An object store has no rename,
-but shows an object only once it is uploaded whole; there, files are made in a temporary folder and uploaded. On both
-the work folder ``.synthgen`` holds the job, the records of finished shards, and nothing once the set is complete.
+In a folder, files are written under temporary names on the same file system and then renamed. An object store cannot
+rename, but shows an object only when its upload is complete: there, files are made in a temporary folder and uploaded.
+Both have a work folder ``.synthgen`` with the job and the records of finished shards until the set is complete.
 """
 
 import contextlib
@@ -38,27 +38,27 @@ class Output(Protocol):
     def claim(
         self, job: dict[str, Any], *, resume: bool, shared: bool = False
     ) -> contextlib.AbstractContextManager[None]:
-        """Hold the place for this job, alone or beside others who write other shards of it; see ``claim_folder``."""
+        """Hold the output for this job, alone or shared with other writers of its shards; see ``claim_folder``."""
 
     def manifest(self) -> Manifest | None:
         """The manifest, if the set is complete."""
 
     def staging(self) -> contextlib.AbstractContextManager[Path]:
-        """An empty folder of one's own to write files into; gone afterwards."""
+        """An empty temporary folder to write files into."""
 
     def publish(self, staging: Path) -> None:
         """Give every file below ``staging`` its final name, whole."""
 
     def read(self, name: str) -> bytes | None:
-        """A small file's content, or None."""
+        """A small file's content; None if it does not exist."""
 
     def write(self, name: str, data: bytes) -> None:
         """Publish a small file."""
 
     def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
-        """What is wrong with a shard's files: missing, of another size or, when ``hashed``, of other content.
+        """What is wrong with a shard's files: missing, another size or, when ``hashed``, other content.
 
-        Of a PNG shard's images, a folder is searched for every one; a URL only for their listing.
+        In a folder, the images of a PNG shard are checked too; at a URL only their listing is.
         """
 
     def release(self) -> None:
@@ -94,7 +94,7 @@ class LocalOutput:
     @contextlib.contextmanager
     def _claim(self, job: dict[str, Any], resume: bool, shared: bool) -> Iterator[None]:
         with claim_folder(self.path, job, resume=resume, shared=shared):
-            if not shared:  # nobody else is at work: what killed processes were writing is litter
+            if not shared:  # no other process is at work: staging folders are left by killed ones
                 for leftover in (self.path / WORK_FOLDER).glob(f"{_STAGING}*"):
                     shutil.rmtree(leftover, ignore_errors=True)
             yield
@@ -154,7 +154,7 @@ class LocalOutput:
 
 
 class RemoteOutput:
-    """Any place that fsspec reaches. Nobody can be locked out there, but what two write at once is the same."""
+    """A URL that fsspec can write to. It has no locks, but two writers of one job write the same bytes."""
 
     def __init__(self, url: str) -> None:
         with _as_os_error():
@@ -183,7 +183,7 @@ class RemoteOutput:
             raise ExportError(f"{self._url}: is not empty; choose a new folder with --out")
         else:
             self.write(_JOB, json.dumps(job).encode())
-            # Two that claim at once both come here; the one whose claim was written over sees the other's.
+            # Two exports may both come here at once; the one whose claim was overwritten sees the other's.
             if (found := self.read(_JOB)) is not None:
                 expect_same_job(self._url, read_job(self._url, found), job, resume=True)
         yield
@@ -222,7 +222,7 @@ class RemoteOutput:
             self._files.pipe_file(target, data)
 
     def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
-        """Sizes only: to hash what was uploaded, it would have to be downloaded."""
+        """Compare sizes only: to hash the files, they would have to be downloaded."""
         return _size_problems(shard.files, self._size)
 
     def release(self) -> None:
@@ -253,7 +253,7 @@ def _size_problems(files: Sequence[FileRecord], size_of: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _as_os_error() -> Iterator[None]:
-    """Every store's package has errors of its own for a place that cannot be reached or written."""
+    """Turn the errors of a store's own package into OSError."""
     try:
         yield
     except (OSError, SynthgenError):

@@ -1,4 +1,4 @@
-"""Integrity: are the files of a set still the bytes that were written?"""
+"""Integrity: do the files of a set still hold the bytes that were written?"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def files_problems(folder: Path, files: Sequence[FileRecord]) -> list[str]:
 
 
 def shard_problems(folder: Path, file_format: str, shard: ShardRecord) -> list[str]:
-    """What is wrong with a shard's files, one line each; for PNG with every image its listing vouches for."""
+    """What is wrong with a shard's files, one line each; for PNG, every image in its listing too."""
     problems = files_problems(folder, shard.files)
     if file_format == "png" and not problems:
         problems += _listing_problems(folder, shard.files[0].name, shard.count)
@@ -46,7 +46,7 @@ def file_problem(folder: Path, file: FileRecord) -> str | None:
 
 
 def _listing_problems(folder: Path, listing: str, count: int) -> list[str]:
-    """PNG shards vouch for their images through a listing; the listing itself is a file of the manifest."""
+    """Check the images of a PNG shard against its listing, which is itself a file of the manifest."""
     try:
         entries = read_listing(folder / listing, count)
     except (OSError, ValueError) as error:

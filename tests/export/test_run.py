@@ -16,8 +16,10 @@ from synthgen.errors import ExportError, PrivacyError, UsageError
 from synthgen.export.run import generate, plan_export
 from synthgen.formats.writers import WRITERS
 from synthgen.model.checkpoint import load_checkpoint
+from synthgen.model.sampling import Sampler
 from synthgen.sets.manifest import WORK_FOLDER, load_manifest
-from synthgen.sets.verification import read_set, verify
+from synthgen.sets.reading import read_set
+from synthgen.sets.verification import verify
 
 
 def pixels_and_labels(folder):
@@ -313,31 +315,27 @@ def _break_off(monkeypatch, act, images: int) -> None:
 
 def _interrupt_after(monkeypatch, images: int) -> None:
     """Let an export draw ``images`` images, then be interrupted as Ctrl-C would."""
-    import synthgen.export.shard as generation
+    original, drawn = Sampler.shard, [0]
 
-    original, drawn = generation.sample, [0]
-
-    def sample(*arguments):
+    def shard(*arguments):
         for batch in original(*arguments):
             drawn[0] += len(batch)
             if drawn[0] > images:
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(generation, "sample", sample)
+    monkeypatch.setattr(Sampler, "shard", shard)
 
 
 def _on_first_batch(monkeypatch, act) -> None:
-    import synthgen.export.shard as generation
+    original = Sampler.shard
 
-    original = generation.sample
-
-    def sample(*arguments):
+    def shard(*arguments):
         monkeypatch.undo()
         act(600)
         yield from original(*arguments)
 
-    monkeypatch.setattr(generation, "sample", sample)
+    monkeypatch.setattr(Sampler, "shard", shard)
 
 
 def test_scratch_is_gone_when_done(export, tmp_path):

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from synthgen.cli.app import app
 from synthgen.errors import ExportError, UsageError, VerificationError
+from synthgen.export.engine import default_workers
 from synthgen.export.outputs import RemoteOutput, open_output
 from synthgen.export.plan import Job, plan_export
-from synthgen.export.run import default_workers, generate, generate_share, merge
+from synthgen.export.run import generate, generate_share, merge
 from synthgen.export.shard import FinishedShard, generate_shard
 from synthgen.sets.manifest import WORK_FOLDER, load_manifest
 from synthgen.sets.verification import verify

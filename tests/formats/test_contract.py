@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from synthgen.fashion import CLASS_NAMES
 from synthgen.sets.manifest import load_manifest
-from synthgen.sets.verification import read_set
+from synthgen.sets.reading import read_set
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from synthgen.export.splits import generate_splits, plan_splits
 from synthgen.fashion import CLASS_NAMES, class_folder
 from synthgen.formats.writers import DATASET_NAME, IDX_FORMATS, WRITERS
 from synthgen.sets.manifest import load_manifest
-from synthgen.sets.verification import read_set, verify
+from synthgen.sets.reading import read_set
+from synthgen.sets.verification import verify
 
 pytestmark = pytest.mark.interop
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")  # nothing here may wait for a network
