@@ -2,21 +2,23 @@
 
 import json as json_module
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypedDict
 
 import typer
 from tqdm import tqdm
 
 from synthgen.cli.console import print_line, progress_bar, say, sigterm_as_interrupt
 from synthgen.errors import UsageError
+from synthgen.workers import Progress, StepProgress
 
 if TYPE_CHECKING:
     from synthgen.export.plan import Export
     from synthgen.model.checkpoint import Checkpoint
+    from synthgen.sets.manifest import Manifest
 
 FORMATS_HELP = "tfrecord, hdf5, png, idx, idx-raw or npz."
 _SPLITS_HELP = "Several in one folder, as train=60000,test=10000; instead of --count."
@@ -28,6 +30,9 @@ _MAX_EPSILON_HELP = "Refuse a privacy guarantee with a larger epsilon than this,
 class _How:
     """How to export, whatever is exported: the options of these names."""
 
+    splits: bool
+    shard: int | None
+    of: int | None
     out: str
     resume: bool
     allow_unprotected: bool
@@ -37,13 +42,16 @@ class _How:
     address: str | None
     json: bool
 
-    def workers_for(self, images: int) -> int | None:
-        """The number asked for, or else the default for so many images."""
-        from synthgen.export.engine import default_workers
 
-        if self.workers is None and self.engine == "local" and not self.out.startswith("memory://"):
-            return default_workers(images)
-        return self.workers
+class _Common(TypedDict):
+    """What every function that exports is given."""
+
+    allow_unprotected: bool
+    max_epsilon: float | None
+    workers: int | None
+    progress: Progress
+    on_shard: StepProgress
+    on_begin: Callable[[], None]
 
 
 def export(
@@ -73,6 +81,9 @@ def export(
     from synthgen.model.checkpoint import load_checkpoint
 
     how = _How(
+        splits=splits is not None,
+        shard=shard,
+        of=of,
         out=out,
         resume=resume,
         allow_unprotected=allow_unprotected,
@@ -82,13 +93,13 @@ def export(
         address=address,
         json=json,
     )
-    _expect_consistent(how, shard, of)
+    _expect_consistent(how)
     source = load_checkpoint(checkpoint) if checkpoint else load_checkpoint()
     if splits is not None:
         if any(given is not None for given in (count, split, shard, shards)) or engine != "local" or "://" in out:
             raise UsageError("--splits goes with a folder, and without --count, --split, --shard, --shards, --engine")
         parts = plan_splits(source, splits, file_format=file_format, seed=seed, start=start, labels=labels)
-        _export_splits(source, parts, how)
+        _run(source, parts, how)
         return
     wanted = plan_export(
         source,
@@ -101,149 +112,116 @@ def export(
         split=split or "train",
         shares=of or 1,
     )
-    if shard is None or of is None:
-        _export_set(source, wanted, how)
-    else:
-        _export_share(source, wanted, how, shard, of)
+    _run(source, (wanted,), how)
 
 
 def merge(out: Annotated[str, typer.Argument(help="Where export --shard wrote: a folder or a URL.")]) -> None:
     """Complete a set that was written share by share: check that every shard is there, and write the manifest."""
     from synthgen.export.run import merge as merge_
 
-    manifest = merge_(out)
-    say(f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}")
+    say(_content(out, merge_(out)))
 
 
-def _expect_consistent(how: _How, shard: int | None, of: int | None) -> None:
+def _expect_consistent(how: _How) -> None:
     """Raise UsageError for options that would be ignored."""
-    if (shard is None) != (of is None):
+    if (how.shard is None) != (how.of is None):
         raise UsageError("--shard I and --of N go together: share I, counted from 0, of N")
-    if shard is not None and how.engine != "local":
+    if how.shard is not None and how.engine != "local":
         raise UsageError(f"--shard draws on this machine; leave --engine {how.engine} out")
     if how.address is not None and how.engine != "ray":
         raise UsageError(f"--address {how.address} is of a Ray cluster; give --engine ray too")
 
 
-def _export_set(source: "Checkpoint", wanted: "Export", how: _How) -> None:
-    from synthgen.export.run import generate
-
-    count = wanted.plan.count
-    with _reporting(source, (wanted,), count, how.json) as report:
-        manifest = generate(
-            source,
-            wanted,
-            how.out,
-            resume=how.resume,
-            allow_unprotected=how.allow_unprotected,
-            max_epsilon=how.max_epsilon,
-            workers=how.workers_for(count),
-            engine=how.engine,
-            address=how.address,
-            progress=report.progress,
-            on_shard=report.on_shard,
-            on_begin=report.on_begin,
-        )
-    say(f"{manifest.count:,} images in {how.out}, digest {manifest.digest[:16]}")
-    report.end(out=how.out, count=manifest.count, digest=manifest.digest)
-
-
-def _export_share(source: "Checkpoint", wanted: "Export", how: _How, share: int, of: int) -> None:
-    from synthgen.export.run import generate_share
-
-    with _reporting(source, (wanted,), wanted.share_count(share, of), how.json) as report:
-        written = generate_share(
-            source,
-            wanted,
-            how.out,
-            share=share,
-            of=of,
-            allow_unprotected=how.allow_unprotected,
-            max_epsilon=how.max_epsilon,
-            workers=how.workers_for(wanted.plan.count // of),
-            progress=report.progress,
-            on_shard=report.on_shard,
-            on_begin=report.on_begin,
-        )
-    say(f"share {share} of {of}: {written} shards in {how.out}; when all are there: synthgen merge {how.out}")
-    report.end(out=how.out, share=share, of=of, shards=written)
-
-
-def _export_splits(source: "Checkpoint", parts: "tuple[Export, ...]", how: _How) -> None:
+def _run(source: "Checkpoint", exports: "tuple[Export, ...]", how: _How) -> None:
+    """Draw an export, a share of it, or several splits, and say what was written."""
+    from synthgen.export.run import generate, generate_share
     from synthgen.export.splits import generate_splits
 
-    count = sum(part.plan.count for part in parts)
-    with _reporting(source, parts, count, how.json) as report:
-        manifests = generate_splits(
-            source,
-            parts,
-            Path(how.out),
-            resume=how.resume,
-            allow_unprotected=how.allow_unprotected,
-            max_epsilon=how.max_epsilon,
-            workers=how.workers_for(count),
-            progress=report.progress,
-            on_shard=report.on_shard,
-            on_begin=report.on_begin,
-        )
-    for manifest in manifests:
-        say(f"{manifest.split}: {manifest.count:,} images in {how.out}, digest {manifest.digest[:16]}")
-    report.end(out=how.out, count=count, digests={manifest.split: manifest.digest for manifest in manifests})
+    out, share, of = how.out, how.shard, how.of
+    report = _Report(source, exports, how)
+    options, resume = report.options(), how.resume
+    facts: dict[str, object]
+    with report.running():
+        if share is not None and of is not None:
+            written = generate_share(source, exports[0], out, share=share, of=of, **options)
+            lines = [f"share {share} of {of}: {written} shards in {out}; when all are there: synthgen merge {out}"]
+            facts = {"share": share, "of": of, "shards": written}
+        elif how.splits:
+            manifests = generate_splits(source, exports, Path(out), resume=resume, **options)
+            lines = [f"{manifest.split}: {_content(out, manifest)}" for manifest in manifests]
+            digests = {manifest.split: manifest.digest for manifest in manifests}
+            facts = {"count": sum(manifest.count for manifest in manifests), "digests": digests}
+        else:
+            engine, address = how.engine, how.address
+            made = generate(source, exports[0], out, resume=resume, engine=engine, address=address, **options)
+            lines, facts = [_content(out, made)], {"count": made.count, "digest": made.digest}
+    report.end(lines, out=out, **facts)
 
 
-@contextmanager
-def _reporting(source: "Checkpoint", parts: "tuple[Export, ...]", images: int, as_json: bool) -> Iterator["_Report"]:
-    """A report whose bar is closed in the end; SIGTERM and Ctrl-C end the export with one line."""
-    report = _Report(source, parts, images, as_json)
-    with sigterm_as_interrupt():
-        try:
-            yield report
-        finally:
-            report.close()
+def _content(out: str, manifest: "Manifest") -> str:
+    return f"{manifest.count:,} images in {out}, digest {manifest.digest[:16]}"
 
 
 class _Report:
-    """What an export prints: notes and a bar for people, lines of JSON for machines.
+    """What an export prints: notes and a bar for people, lines of JSON for machines."""
 
-    Args:
-        source: what draws.
-        parts: the exports.
-        images: how many images this process is to finish.
-        as_json: whether to print JSON.
-    """
-
-    def __init__(self, source: "Checkpoint", parts: "tuple[Export, ...]", images: int, as_json: bool) -> None:
-        self._source, self._parts, self._images, self._as_json = source, parts, images, as_json
+    def __init__(self, source: "Checkpoint", exports: "tuple[Export, ...]", how: _How) -> None:
+        self._source, self._exports, self._how = source, exports, how
+        self._count = sum(export.plan.count for export in exports)
         self._began = time.monotonic()
         self._bar: tqdm[NoReturn] | None = None
 
-    def on_begin(self) -> None:
-        count = sum(part.plan.count for part in self._parts)
-        say(f"drawing {count:,} images from checkpoint {self._source.name} {self._source.sha256[:12]}")
-        if not self._parts[0].labels.labelled:
-            say("unconditional checkpoint: these images have no labels")
-        self._bar = progress_bar(self._images, "image")
+    def options(self) -> _Common:
+        """What the functions that export are given; by default as many workers as draw soonest."""
+        from synthgen.export.engine import default_workers
 
-    def progress(self, images: int) -> None:
+        how, workers = self._how, self._how.workers
+        if workers is None and how.engine == "local" and not how.out.startswith("memory://"):
+            workers = default_workers(self._count // (how.of or 1))
+        return {
+            "allow_unprotected": how.allow_unprotected,
+            "max_epsilon": how.max_epsilon,
+            "workers": workers,
+            "progress": self._progress,
+            "on_shard": self._on_shard,
+            "on_begin": self._on_begin,
+        }
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While it exports: the bar is closed in the end; SIGTERM and Ctrl-C end the export with one line."""
+        with sigterm_as_interrupt():
+            try:
+                yield
+            finally:
+                if self._bar is not None:
+                    self._bar.close()
+
+    def end(self, lines: list[str], **facts: object) -> None:
+        """Say what was written, and what is claimed for its privacy."""
+        for line in lines:
+            say(line)
+        self._json(event="done", **facts)
+        privacy = self._source.privacy
+        say(privacy.sentence if privacy.protects else f"warning: {privacy.sentence} Trained on {privacy.trained_on}.")
+
+    def _on_begin(self) -> None:
+        say(f"drawing {self._count:,} images from checkpoint {self._source.name} {self._source.sha256[:12]}")
+        if not self._exports[0].labels.labelled:
+            say("unconditional checkpoint: these images have no labels")
+        share, of = self._how.shard, self._how.of
+        images = self._count if share is None or of is None else self._exports[0].share_count(share, of)
+        self._bar = progress_bar(images, "image")
+
+    def _progress(self, images: int) -> None:
         if self._bar is not None:
             self._bar.update(images)
 
-    def on_shard(self, done: int, of: int) -> None:
+    def _on_shard(self, done: int, of: int) -> None:
         if self._bar is not None:
             self._bar.set_postfix_str(f"{done} of {of} shards", refresh=False)
-        self._line(event="shard", done=done, of=of)
+        self._json(event="shard", done=done, of=of)
 
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def end(self, **facts: object) -> None:
-        self._line(event="done", **facts)
-        if self._source.privacy.protects:
-            say(self._source.privacy.sentence)
-        else:
-            say(f"warning: {self._source.privacy.sentence} Trained on {self._source.privacy.trained_on}.")
-
-    def _line(self, **facts: object) -> None:
-        if self._as_json:
+    def _json(self, **facts: object) -> None:
+        if self._how.json:
             print_line(json_module.dumps({**facts, "seconds": round(time.monotonic() - self._began, 3)}))

@@ -3,7 +3,7 @@
 All of them write shards by ``shard.write_shard``, so the set is the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from synthgen.errors import UsageError
 from synthgen.export.outputs import LocalOutput, Output, open_output
 from synthgen.export.plan import Job
-from synthgen.export.shard import FinishedShard, draw_shard, finished_shard, generate_shard, write_shard
+from synthgen.export.shard import Callbacks, FinishedShard, draw_shard, finished_shard, generate_shard, write_shard
 from synthgen.formats.base import Batch
 from synthgen.index import BLOCK_IMAGES, Shard
 from synthgen.model.sampling import Sampler
@@ -57,33 +57,29 @@ class Engine:
             raise UsageError(f"engine '{self.name}': expected local or ray")
 
     def shards(
-        self,
-        job: Job,
-        sampler: Sampler,
-        output: Output,
-        indices: Sequence[int],
-        on_begin: Callable[[], None],
-        progress: Progress,
-    ) -> Iterator[FinishedShard]:
-        """Draw and write the shards of ``indices``; yield each one's record, in order.
+        self, job: Job, sampler: Sampler, output: Output, indices: Sequence[int], callbacks: Callbacks
+    ) -> list[FinishedShard]:
+        """Draw and write the shards of ``indices``, and return their records in order.
 
-        Args:
-            job: what to export.
-            sampler: the job's, for what this process draws itself; workers load their own.
-            output: what the job has claimed.
-            indices: which shards.
-            on_begin: called when the engine is there and drawing begins.
-            progress: called with the number of images just finished.
+        ``sampler`` is the job's, for what this process draws itself; workers load their own. ``output`` is claimed.
         """
+        finished = []
+        for shard in self._shards(job, sampler, output, indices, callbacks):
+            finished.append(shard)
+            callbacks.on_shard(len(finished), len(indices))
+        return finished
+
+    def _shards(
+        self, job: Job, sampler: Sampler, output: Output, indices: Sequence[int], callbacks: Callbacks
+    ) -> Iterator[FinishedShard]:
         if self.name == "ray":
             from synthgen.export.ray import generate_on_ray
 
             # An actor has another working folder.
             place = str(output.path.resolve()) if isinstance(output, LocalOutput) else str(output)
-            return generate_on_ray(
-                job, place, indices, address=self.address, actors=self.workers, on_begin=on_begin, progress=progress
-            )
-        on_begin()
+            return generate_on_ray(job, place, indices, callbacks, address=self.address, actors=self.workers)
+        callbacks.on_begin()
+        progress = callbacks.progress
         if self.workers is None or self.workers == 1:
             return (draw_shard(job, index, output, lambda: sampler, progress) for index in indices)
         if len(indices) >= self.workers:

@@ -86,13 +86,8 @@ class LocalOutput:
     def __str__(self) -> str:
         return str(self.path)
 
-    def claim(
-        self, job: dict[str, Any], *, resume: bool, shared: bool = False
-    ) -> contextlib.AbstractContextManager[None]:
-        return self._claim(job, resume, shared)
-
     @contextlib.contextmanager
-    def _claim(self, job: dict[str, Any], resume: bool, shared: bool) -> Iterator[None]:
+    def claim(self, job: dict[str, Any], *, resume: bool, shared: bool = False) -> Iterator[None]:
         with claim_folder(self.path, job, resume=resume, shared=shared):
             if not shared:  # no other process is at work: staging folders are left by killed ones
                 for leftover in (self.path / WORK_FOLDER).glob(f"{_STAGING}*"):
@@ -197,8 +192,10 @@ class RemoteOutput:
             return None
         return read_manifest(self._url, self.read)
 
-    def staging(self) -> contextlib.AbstractContextManager[Path]:
-        return _temporary_folder()
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="synthgen-") as name:
+            yield Path(name)
 
     def publish(self, staging: Path) -> None:
         for path in sorted(path for path in staging.rglob("*") if path.is_file()):
@@ -261,9 +258,3 @@ def _as_os_error() -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
         raise OSError(f"{type(error).__name__}: {reason}") from error
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="synthgen-") as name:
-        yield Path(name)

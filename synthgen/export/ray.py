@@ -7,13 +7,13 @@ written twice, so the set is that of one process. Install with ``pip install 'sy
 import importlib.util
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from synthgen.errors import ExportError, SynthgenError, UsageError
 from synthgen.export.outputs import open_output
 from synthgen.export.plan import Job
-from synthgen.export.shard import FinishedShard, generate_shard
+from synthgen.export.shard import Callbacks, FinishedShard, generate_shard
 from synthgen.workers import Progress
 
 _TASKS_EACH = 2  # shards that an actor is given at once: one being written, one waiting
@@ -27,11 +27,10 @@ def generate_on_ray(
     job: Job,
     out: str,
     indices: Sequence[int],
+    callbacks: Callbacks,
     *,
     address: str | None,
     actors: int | None,
-    on_begin: Callable[[], None],
-    progress: Progress,
 ) -> Iterator[FinishedShard]:
     """Write the shards of ``indices`` on a Ray cluster; yield each one's record, in order.
 
@@ -41,8 +40,7 @@ def generate_on_ray(
         indices: which shards.
         address: of the cluster; None: the one this machine is part of, or a new one on it.
         actors: how many draw at once, a processor each; None: as many as the cluster has processors.
-        on_begin: called when the cluster is connected.
-        progress: called with the number of images of every finished shard.
+        callbacks: ``on_begin`` is called when the cluster is connected, ``progress`` for every finished shard.
 
     Raises:
         UsageError: Ray is not installed, or no cluster answers at ``address``.
@@ -53,13 +51,13 @@ def generate_on_ray(
     import ray
 
     begun = _connect(ray, address)
-    on_begin()
+    callbacks.on_begin()
     pool = _Pool(ray, job, out)
     try:
         processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head alone may have none
         for _ in range(min(actors or processors, len(indices))):
             pool.start_actor()
-        yield from pool.run(indices, progress)
+        yield from pool.run(indices, callbacks.progress)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, SynthgenError | OSError):
             raise error.cause from error

@@ -18,7 +18,7 @@ from synthgen.export.claim import JOB_NAME, expect_same_job, read_job
 from synthgen.export.engine import Engine
 from synthgen.export.outputs import LocalOutput, Output, open_output
 from synthgen.export.plan import Export, Job, expect_guarantee, plan_export
-from synthgen.export.shard import FinishedShard, finished_shard
+from synthgen.export.shard import Callbacks, FinishedShard, finished_shard
 from synthgen.formats.writers import write_sidecars
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.sampling import loaded_generator
@@ -76,17 +76,9 @@ def generate(
     """
     drawing = Engine(name=engine, workers=workers, address=address)
     expect_allowed(checkpoint, out, drawing, allow_unprotected, max_epsilon)
+    callbacks = Callbacks(progress=progress, on_shard=on_shard, on_begin=on_begin)
     with one_line_errors(out):
-        return export_set(
-            checkpoint,
-            export,
-            open_output(out),
-            drawing,
-            resume=resume,
-            progress=progress,
-            on_shard=on_shard,
-            on_begin=on_begin,
-        )
+        return export_set(checkpoint, export, open_output(out), drawing, resume, callbacks)
 
 
 def generate_share(
@@ -124,13 +116,12 @@ def generate_share(
     engine = Engine(workers=workers)
     expect_allowed(checkpoint, out, engine, allow_unprotected, max_epsilon)
     indices = range(share, export.plan.shards, of)
+    callbacks = Callbacks(progress=progress, on_shard=on_shard, on_begin=on_begin)
     with one_line_errors(out):
         output, job = open_output(out), Job.of(checkpoint, export)
         with output.claim(job.to_dict(), resume=True, shared=True):
             if output.manifest() is None:  # else the set is merged already
-                shards = engine.shards(job, export.sampler(checkpoint), output, indices, on_begin, progress)
-                for done, _ in enumerate(shards, start=1):
-                    on_shard(done, len(indices))
+                engine.shards(job, export.sampler(checkpoint), output, indices, callbacks)
     return len(indices)
 
 
@@ -166,15 +157,7 @@ def merge(out: str | Path) -> Manifest:
 
 
 def export_set(
-    checkpoint: Checkpoint,
-    export: Export,
-    output: Output,
-    engine: Engine,
-    *,
-    resume: bool,
-    progress: Progress,
-    on_shard: StepProgress,
-    on_begin: Callable[[], None],
+    checkpoint: Checkpoint, export: Export, output: Output, engine: Engine, resume: bool, callbacks: Callbacks
 ) -> Manifest:
     """What ``generate`` does after ``expect_allowed``."""
     job = Job.of(checkpoint, export)
@@ -182,13 +165,9 @@ def export_set(
         manifest = output.manifest()
         if manifest is not None:
             expect_sound(output, manifest)
-            progress(manifest.count)
+            callbacks.progress(manifest.count)
         else:
-            finished = []
-            indices = range(export.plan.shards)
-            for shard in engine.shards(job, export.sampler(checkpoint), output, indices, on_begin, progress):
-                finished.append(shard)
-                on_shard(len(finished), export.plan.shards)
+            finished = engine.shards(job, export.sampler(checkpoint), output, range(export.plan.shards), callbacks)
             if engine.name == "ray":
                 _expect_arrived(job, output, finished)
             manifest = complete(job, output, finished)

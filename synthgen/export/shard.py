@@ -22,7 +22,16 @@ from synthgen.index import Shard
 from synthgen.model.sampling import Sampler, prefetched
 from synthgen.sets.digest import SetDigest, join_block_digests
 from synthgen.sets.manifest import WORK_FOLDER, FileRecord, ShardRecord, shard_record
-from synthgen.workers import Progress
+from synthgen.workers import Progress, StepProgress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """How an export reports; see ``generate``."""
+
+    progress: Progress
+    on_shard: StepProgress
+    on_begin: Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)

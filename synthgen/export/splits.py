@@ -18,6 +18,7 @@ from synthgen.export.engine import Engine
 from synthgen.export.outputs import LocalOutput
 from synthgen.export.plan import Export, Job, plan_export
 from synthgen.export.run import expect_allowed, expect_sound, export_set, one_line_errors, publish_manifests
+from synthgen.export.shard import Callbacks
 from synthgen.files import flush_to_disk, move_into_place
 from synthgen.formats.readers import read_listing
 from synthgen.formats.writers import INFO_NAME
@@ -108,16 +109,10 @@ def generate_splits(
             folders = [out / WORK_FOLDER / "splits" / export.split for export in exports]
             of, earlier = sum(export.plan.shards for export in exports), 0
             for export, folder in zip(exports, folders, strict=True):
-                export_set(
-                    checkpoint,
-                    export,
-                    LocalOutput(folder),
-                    engine,
-                    resume=True,
-                    progress=progress,
-                    on_shard=partial(_count_on, on_shard, earlier, of),
-                    on_begin=lambda: None,
+                callbacks = Callbacks(
+                    progress=progress, on_shard=partial(_count_on, on_shard, earlier, of), on_begin=lambda: None
                 )
+                export_set(checkpoint, export, LocalOutput(folder), engine, True, callbacks)
                 earlier += export.plan.shards
             manifests = _assemble(folders, output, job)
         output.release()
