@@ -28,7 +28,7 @@ _MAX_EPSILON_HELP = "Refuse a privacy guarantee with a larger epsilon than this,
 
 @dataclass(frozen=True, kw_only=True)
 class _How:
-    """How to export, whatever is exported: the options of these names."""
+    """The options that do not decide what is drawn."""
 
     splits: bool
     shard: int | None

@@ -69,7 +69,7 @@ def read_job(out: str, data: bytes) -> dict[str, Any]:
 
 def expect_same_job(out: str, found: dict[str, Any], wanted: dict[str, Any], resume: bool) -> None:
     """Raise ExportError unless the job ``found`` in the work folder is the one ``wanted``, and ``resume`` is set."""
-    keys = [key for key in wanted if key != "origin"]  # where the checkpoint lies may differ from machine to machine
+    keys = [key for key in wanted if key != "origin"]  # each machine may have the checkpoint in another place
     different = [key for key in keys if found.get(key) != wanted[key]]
     if different == ["made_with"]:
         made, here = found.get("made_with"), wanted["made_with"]
@@ -93,6 +93,6 @@ def expect_same_set(out: str, manifest: Manifest, job: dict[str, Any], resume: b
         "checkpoint": manifest.checkpoint.sha256,
         "shards": len(manifest.shards),
         **{k: getattr(manifest, k) for k in ("seed", "labels", "split", "format", "start", "count")},
-    }  # but not ``made_with``: a finished set needs no more drawing, whatever drew it
+    }  # but not ``made_with``: nothing is drawn for a finished set
     if any(job[key] != value for key, value in found.items()) or not resume:
         raise ExportError(f"{out}: holds a finished set; choose a new folder with --out")

@@ -5,6 +5,7 @@ All of them write shards by ``shard.write_shard``, so the set is the same.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -83,7 +84,7 @@ class Engine:
         if self.workers is None or self.workers == 1:
             return (draw_shard(job, index, output, lambda: sampler, progress) for index in indices)
         if len(indices) >= self.workers:
-            return run_in_pool(_ShardWork(job, str(output)), indices, workers=self.workers, progress=progress)
+            return run_in_pool(partial(_writing, job, str(output)), indices, workers=self.workers, progress=progress)
         return _few_shards(job, output, indices, self.workers, progress)
 
 
@@ -95,7 +96,7 @@ def _few_shards(
     finished = {shard.index: finished_shard(job, shard, output) for shard in shards}
     pieces = {shard.index: list(_pieces(shard)) for shard in shards if finished[shard.index] is None}
     tasks = [piece for some in pieces.values() for piece in some]
-    drawn = run_in_pool(_DrawWork(job), tasks, workers=workers)
+    drawn = run_in_pool(partial(_drawing, job), tasks, workers=workers)
     for shard in shards:
         earlier = finished[shard.index]
         if earlier is not None:
@@ -106,27 +107,16 @@ def _few_shards(
             yield write_shard(job, shard, output, batches, progress)
 
 
-@dataclass(frozen=True)
-class _ShardWork:
+def _writing(job: Job, out: str) -> Work:
     """The work of a process that writes whole shards: its tasks are their indices."""
-
-    job: Job
-    out: str
-
-    def __call__(self) -> Work:
-        output = open_output(self.out)
-        return lambda index, progress: generate_shard(self.job, index, output, progress)
+    output = open_output(out)
+    return lambda index, progress: generate_shard(job, index, output, progress)
 
 
-@dataclass(frozen=True)
-class _DrawWork:
+def _drawing(job: Job) -> Work:
     """The work of a process that only draws: its tasks are pieces of shards."""
-
-    job: Job
-
-    def __call__(self) -> Work:
-        sampler = self.job.sampler()
-        return lambda piece, progress: _joined(list(sampler.shard(piece)))
+    sampler = job.sampler()
+    return lambda piece, progress: _joined(list(sampler.shard(piece)))
 
 
 def _pieces(shard: Shard) -> Iterator[Shard]:

@@ -176,7 +176,7 @@ def export_set(
 
 
 def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Manifest:
-    """Write what stands beside the shards of a set and, last of all, its manifest."""
+    """Write the files beside the shards of a set and, last of all, its manifest."""
     export = job.export
     labelled = export.labels.labelled
     set_digest = hashlib.sha256()
@@ -214,7 +214,7 @@ def publish_manifests(
 ) -> tuple[Manifest, ...]:
     """Publish the sidecars ``names`` in ``staging``, the cards, and the manifests of a set's splits.
 
-    Each split's manifest vouches for sidecars and cards, the first one for those of the other splits too. It is written
+    Each manifest holds the hashes of sidecars and cards; the first one also those of the other manifests. It is written
     last: its presence means that the set is complete.
 
     Args:
@@ -228,7 +228,7 @@ def publish_manifests(
         The manifests as written.
 
     Raises:
-        ExportError: ``output`` was claimed by another export meanwhile, where nobody can be locked out.
+        ExportError: another export has claimed ``output`` meanwhile, which is possible at a URL.
     """
     sidecars = tuple(FileRecord.of(staging, name) for name in names)
     sidecars += write_cards(staging, [replace(manifest, sidecars=sidecars) for manifest in manifests])

@@ -140,7 +140,8 @@ def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = Tru
     """The record of a shard that was finished earlier, if it is this job's and its files are unchanged; else None.
 
     Args:
-        job, shard: which shard of which job.
+        job: the shard's job.
+        shard: the shard.
         output: where it would be.
         hashed: read the files and compare their hashes, not just their sizes.
     """

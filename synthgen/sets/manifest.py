@@ -147,7 +147,7 @@ def manifest_documents(manifest: Manifest, own_name: str = MANIFEST_NAME) -> tup
 def sealed(document: dict[str, Any]) -> dict[str, Any]:
     """A manifest's document with its seal: the SHA-256 of its canonical JSON without the seal.
 
-    It finds accidents anywhere in the manifest, also in values that no image depends on. A forger can seal anew.
+    It finds accidents anywhere in the manifest, also in values that no image depends on. A forger can write a new seal.
     """
     bare = {key: value for key, value in document.items() if key != _SEAL}
     return {**bare, _SEAL: sha256_of_json(bare)}
