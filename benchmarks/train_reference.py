@@ -1,10 +1,10 @@
-"""Train the reference classifier that ``synthgen evaluate`` looks through, and write it where the package ships it.
+"""Train the reference classifier of ``synthgen evaluate``, and write it where the package ships it.
 
     python benchmarks/train_reference.py                     about two minutes on two cores
 
-The small CNN on the 60,000 real training images, seed 0, its fixed schedule, no look at the test images but to print
-what it scores. Weights depend on the machine in their last digits, so the shipped file is one run's; its SHA-256 is
-pinned in ``synthgen/reference.py`` and has to be changed there when the file is.
+The small CNN on the 60,000 real training images, with seed 0 and its fixed schedule; the test images are used only for
+the accuracy that is printed. Weights depend on the machine in their last digits, so the shipped file is one run's. Its
+SHA-256 is pinned in ``synthgen/evaluation/reference.py`` and must be changed there together with the file.
 """
 
 import os

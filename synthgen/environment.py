@@ -55,30 +55,8 @@ def import_tensorflow() -> None:
     TensorFlow heeds that level only once it is up: its start-up notes go to descriptor 2 itself.
     """
     quiet = _silence() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext()
-    with quiet, _without_scikit_learn() if _lean else contextlib.nullcontext():
+    with quiet:
         import tensorflow  # noqa: F401
-
-
-_lean = False
-
-
-def begin_lean_process() -> None:
-    """Say that this process is synthgen's own, so that TensorFlow need not be able to do all that it can."""
-    global _lean
-    _lean = True
-
-
-@contextlib.contextmanager
-def _without_scikit_learn() -> Iterator[None]:
-    """Keras imports scikit-learn, and that SciPy, for wrappers nobody here uses: a fifth of TensorFlow's start-up."""
-    if "sklearn" in sys.modules:
-        yield
-        return
-    sys.modules["sklearn"] = None  # type: ignore[assignment]  # Python's way to say: not to be imported
-    try:
-        yield
-    finally:
-        del sys.modules["sklearn"]
 
 
 @contextlib.contextmanager

@@ -45,7 +45,8 @@ def test_the_wheel_alone_exports_a_set(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {"synthgen/recipes/conditional.toml", "synthgen/py.typed", "synthgen/report.css"} <= names
+    assert {"synthgen/recipes/conditional.toml", "synthgen/py.typed"} <= names
+    assert {"synthgen/evaluation/report.css", "synthgen/evaluation/report.html"} <= names
     assert "synthgen/checkpoints/conditional/generator.weights.h5" in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 

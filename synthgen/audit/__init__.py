@@ -1,6 +1,6 @@
-"""Attacks on what was trained: an empirical lower bound on epsilon beside the proven upper one.
+"""Attacks on our own sets and trainings: a lower bound on epsilon by experiment, beside the proven upper one.
 
-In go a checkpoint, a set or a private recipe with the real images; out come bounds and success rates.
+In go a checkpoint, a set or a private recipe, and the real images; out come success rates and bounds.
 """
 
 __all__ = ["run"]

@@ -1,7 +1,7 @@
-"""The one-run audit of the first private look (``training.matching.release``): all it releases, read for its canaries.
+"""The one-run audit of the first private look (``training.matching.release``): canaries are searched in its releases.
 
-Whoever audits is granted what the accountant grants an adversary: every noisy step of the teacher, the noisy sums, all
-images but the secret inclusions. The canaries' class in the sums is the teacher's, as for every image.
+The attacker sees what the accountant grants an adversary: every noisy step of the teacher, the noisy sums, and all
+images but the secret inclusions. In the sums a canary's class is the one that the teacher gives it, as for every image.
 """
 
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ Step = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # parameters bef
 
 @dataclass(frozen=True, kw_only=True)
 class LookAudit:
-    """The private look with canaries among its images.
+    """The first private look with canaries among its images.
 
     Attributes:
         images, labels: the data, uint8, shapes (N, 28, 28) and (N,).
         planted: the canaries.
-        plan: the look's two mechanisms, as they would be run; nothing is charged, for nothing is released.
+        plan: the look's two mechanisms, as a training runs them; nothing is charged, because nothing is released.
         progress: called as the look goes on.
-        watched_steps: of the teacher, evenly spread, that are read; each costs a pass over all images.
+        watched_steps: how many of the teacher's steps are used, evenly spread; each costs a pass over all images.
     """
 
     images: Images
@@ -65,7 +65,7 @@ class LookAudit:
         return release, steps
 
     def scores(self, output: tuple[Release, list[Step]]) -> Scores:
-        """How strongly the release and the watched steps speak for each canary."""
+        """How likely the release and the watched steps make each canary's inclusion, float64, shape (m,)."""
         release, steps = output
         return (self._of_sums(release).fitted() + self._of_teacher(steps).fitted()).scores()
 

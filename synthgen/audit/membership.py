@@ -1,8 +1,8 @@
-"""Membership inference: can a stranger tell from a synthetic set which real images the generator was trained on?
+"""Membership inference: does a synthetic set reveal which real images its generator was trained on?
 
-The attack scores a real image by how near the set comes to it (Chen et al. 2020, "GAN-Leaks", arXiv:1909.03935,
-full black box), and in a second form by how much nearer than other real images do, which takes off that some images
-lie in crowds and others alone (Watson et al. 2022, arXiv:2111.08440). What an attack fails to find may still be there.
+The attack scores a real image by its distance to the set (Chen et al. 2020, "GAN-Leaks", arXiv:1909.03935, full black
+box). A second form takes that distance relative to the one to other real images, because some images have many close
+neighbours and others none (Watson et al. 2022, arXiv:2111.08440). A stronger attack may find what these do not.
 """
 
 import math
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from synthgen.errors import EvaluationError
-from synthgen.evaluation.neighbours import nearest
+from synthgen.evaluation.neighbours import in_stage, nearest
 from synthgen.fashion import Images
 from synthgen.workers import StageProgress
 
@@ -20,20 +21,20 @@ Scores = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 
 FALSE_POSITIVE_RATE = 0.01
-MIN_IMAGES = 100  # of members and of non-members: the fewest of which 1 % is an image
+MIN_IMAGES = 100  # of members and of non-members: of fewer, 1 % is less than one image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """How well a score tells members from non-members.
+    """How well a score separates members from non-members.
 
     Attributes:
         auc: probability that a random member scores above a random non-member; 1/2 is chance.
         auc_interval: by DeLong, DeLong & Clarke-Pearson 1988.
         true_positive_rate: the share of members found at a threshold that at most 1 % of the non-members pass.
-        true_positive_interval: of the share found where 1 % of *all* non-members pass. Where that threshold lies is
-            known from these only roughly: half of the error probability goes to it, by order statistics, and half to
-            the members, by Clopper & Pearson 1934.
+        true_positive_interval: of the share found at the threshold that 1 % of *all* non-members pass. The
+            non-members at hand give that threshold only roughly. Half of the error probability is spent on it, by
+            order statistics, and half on the members, by Clopper & Pearson 1934.
         false_positive_rate: the share of non-members that pass it.
     """
 
@@ -49,10 +50,11 @@ class Membership:
     """Both forms of the attack on one set.
 
     Attributes:
-        images, members, non_members: how many synthetic images were searched, and how many real ones were judged.
+        images: how many synthetic images were searched.
+        members, non_members: how many real images were scored.
         confidence: of every interval.
         distance: by the distance to the nearest synthetic image.
-        calibrated: by how much nearer that is than the nearest other non-member.
+        calibrated: by that distance relative to the one to the nearest other non-member.
     """
 
     images: int
@@ -88,12 +90,7 @@ def infer_membership(
     for what, real in (("training", members), ("unseen real", non_members)):
         if len(real) < MIN_IMAGES:
             raise EvaluationError(f"{len(real)} {what} images: membership inference needs at least {MIN_IMAGES}")
-    done, of = 0, 2 * (len(members) + len(non_members))
-
-    def report(amount: int) -> None:
-        nonlocal done
-        done += amount
-        progress("nearest images", done, of)
+    report = in_stage(progress, "nearest images", 2 * (len(members) + len(non_members)))
 
     def distances(queries: Images, references: Images, *, others_only: bool = False) -> npt.NDArray[np.int64]:
         return nearest(queries, references, others_only=others_only, progress=report).squared_distances
@@ -114,9 +111,12 @@ def infer_membership(
 
 
 def judge(members: Scores, non_members: Scores, confidence: float = 0.95) -> Attack:
-    """How well scores, higher for likelier members, tell the two apart; shapes (M,) and (K,), neither empty."""
-    from scipy import stats
+    """How well scores, higher for likelier members, separate the two.
 
+    Args:
+        members, non_members: their scores, shapes (M,) and (K,), neither empty.
+        confidence: of the intervals.
+    """
     ordered = np.sort(non_members)[::-1]
 
     def found(passing: int) -> int:
@@ -127,44 +127,37 @@ def judge(members: Scores, non_members: Scores, confidence: float = 0.95) -> Att
     tail = (1 - confidence) / 4
     fewest, most = stats.binom.ppf([tail, 1 - tail], len(ordered), FALSE_POSITIVE_RATE).astype(int)
     auc, interval = _auc(members, non_members, confidence)
-    halved = (1 + confidence) / 2
+
+    def exact_interval(successes: int) -> Interval:
+        """Clopper & Pearson's, at half the error probability."""
+        low, high = stats.binomtest(successes, len(members)).proportion_ci((1 + confidence) / 2, method="exact")
+        return float(low), float(high)
+
     return Attack(
         auc=auc,
         auc_interval=interval,
         true_positive_rate=found(passing) / len(members),
         true_positive_interval=(
-            clopper_pearson(found(max(fewest - 1, 0)), len(members), halved)[0],
-            clopper_pearson(found(most), len(members), halved)[1],
+            exact_interval(found(max(fewest - 1, 0)))[0],
+            exact_interval(found(most))[1],
         ),
         false_positive_rate=float((non_members > ordered[min(passing, len(ordered) - 1)]).mean()),
     )
 
 
 def largest_true_positive_rate(epsilon: float, delta: float, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float:
-    """The most members any attack can find under (epsilon, delta)-differential privacy.
+    """The largest share of members that any attack can find under (epsilon, delta)-differential privacy.
 
     Kairouz, Oh & Viswanath 2015, "The composition theorem for differential privacy", theorem 2.1.
     """
-    if epsilon > 700:  # exp would overflow, and bound nothing
+    if epsilon > 700:  # exp would overflow
         return 1.0
     growth = math.exp(epsilon)
     return min(growth * false_positive_rate + delta, 1 - (1 - delta - false_positive_rate) / growth, 1.0)
 
 
-def clopper_pearson(successes: int, trials: int, confidence: float) -> Interval:
-    """The exact binomial interval (Clopper & Pearson 1934)."""
-    from scipy import stats
-
-    tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, successes, trials - successes + 1)) if successes else 0.0
-    high = float(stats.beta.ppf(1 - tail, successes + 1, trials - successes)) if successes < trials else 1.0
-    return low, high
-
-
 def _auc(members: Scores, non_members: Scores, confidence: float) -> tuple[float, Interval]:
     """Area under the ROC curve with DeLong's interval, ties counting half."""
-    from scipy import stats
-
     above = _share_below(members, non_members)
     below = 1 - _share_below(non_members, members)
     auc = float(above.mean())

@@ -1,11 +1,11 @@
 """An attack on our own mechanisms: an empirical lower bound on epsilon from a single run.
 
 Steinke, Nasr & Jagielski 2023, "Privacy auditing with one (1) training run" (arXiv:2305.08846): each of m canaries is
-put into the data with probability 1/2, the mechanism runs once, and whoever sees its output guesses which were in.
-Under (epsilon, delta)-differential privacy hardly more than a share 1 / (1 + exp(-epsilon)) of the guesses can be
-right; more right guesses than that refute the epsilon, at a stated confidence. What is not refuted is not proven.
+included in the data with probability 1/2, the mechanism runs once, and an attacker guesses from its output which were
+included. Under (epsilon, delta)-differential privacy hardly more than a share 1 / (1 + exp(-epsilon)) of the guesses
+is right. More right guesses refute that epsilon, at a stated confidence. An epsilon that is not refuted is not proven.
 
-An audit looks at private data without protection, and its result is not private.
+An audit reads private data without protection, and its result is not private.
 """
 
 import math
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from synthgen.errors import UsageError
 from synthgen.privacy.mechanisms import poisson_sample
@@ -22,14 +23,14 @@ from synthgen.privacy.mechanisms import poisson_sample
 Mask = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float64]
 
-GUESS_SHARES = (1.0, 0.5, 0.2, 0.1, 0.05)  # of the canaries; fixed before any run, and all of them are paid for
+GUESS_SHARES = (1.0, 0.5, 0.2, 0.1, 0.05)  # of the canaries; fixed before any run, and all are in the union bound
 MIN_CANARIES, MAX_CANARIES = 20, 1_000_000
 _LARGEST_EPSILON = 64.0
 _BISECTIONS = 50
 
 
 class Auditable(Protocol):
-    """A mechanism with m canaries of known form. The scores are made from its output alone, never from the secret."""
+    """A mechanism with m known canaries. Scores are computed from its output, never from the secret inclusions."""
 
     @property
     def canaries(self) -> int:
@@ -39,7 +40,7 @@ class Auditable(Protocol):
         """Run the mechanism once on its data and the canaries where ``included``, shape (m,), is true."""
 
     def scores(self, output: Any) -> Scores:
-        """How strongly the output speaks for each canary's presence: float64, shape (m,), higher is likelier."""
+        """How likely the output makes each canary's inclusion: float64, shape (m,), higher is likelier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +50,14 @@ class OneRunAudit:
     Attributes:
         canaries: how many there were, m.
         included: how many of them were in the data.
-        guesses, correct: of the number of guesses that gave the best bound.
+        guesses: the number of guesses that gave the best bound.
+        correct: how many of them were right.
         delta: at which epsilon is bounded.
-        confidence: with which ``epsilon_lower_bound`` is at most the true epsilon.
+        confidence: the probability that the true epsilon is at least ``epsilon_lower_bound``.
         epsilon_lower_bound: 0 where the attack did no better than chance.
-        largest_provable: the bound had every guess been right: no audit of so many canaries can show more.
-        separation: mean score of the included less that of the excluded canaries, in standard deviations within the
-            two groups; a description, not a bound. None where they do not spread.
+        largest_provable: the bound if every guess were right; no audit with so many canaries can show more.
+        separation: mean score of the included canaries minus that of the excluded, in standard deviations within the
+            two groups; a description, not a bound. None where that deviation is 0.
     """
 
     canaries: int
@@ -76,15 +78,15 @@ class OneRunAudit:
 def one_run_audit(
     mechanism: Auditable, *, delta: float, confidence: float = 0.95, guess_shares: Sequence[float] = GUESS_SHARES
 ) -> OneRunAudit:
-    """Put a random half of the canaries in, run the mechanism once, guess, and bound epsilon from below.
+    """Include a random half of the canaries, run the mechanism once, guess, and bound epsilon from below.
 
-    As many of the highest scores are guessed to be in as of the lowest to be out; on the others there is no guess.
-    Several numbers of guesses are tried and the best bound is kept, each at its part of the error probability (a
-    union bound), so that the confidence holds for the best.
+    The k highest scores are guessed to be included and the k lowest to be excluded; there is no guess on the others.
+    Several k are tried and the best bound is kept. Each has its part of the error probability (a union bound), so
+    that the confidence holds for the best.
 
     Args:
         mechanism: what is audited; its canaries are included by the operating system's entropy.
-        delta: 0 to 1, of the (epsilon, delta) that is questioned.
+        delta: 0 to 1, of the (epsilon, delta) under audit.
         confidence: above 0, below 1.
         guess_shares: how many guesses to try, as shares of the canaries; to be fixed before the run.
 
@@ -133,8 +135,6 @@ def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: fl
         correct: how many guesses were right.
         epsilon, delta: the hypothesis.
     """
-    from scipy import special
-
     if not 0 <= correct <= guesses <= canaries:
         raise ValueError(f"{correct} right of {guesses} guesses on {canaries} canaries")
     if correct == 0:
@@ -149,7 +149,7 @@ def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: fl
 
 
 def epsilon_lower_bound(canaries: int, guesses: int, correct: int, delta: float, confidence: float) -> float:
-    """The largest epsilon that the guesses refute: with ``confidence`` the true one, at ``delta``, is no smaller.
+    """The largest epsilon that the guesses refute: the true one, at ``delta``, is at least this with ``confidence``.
 
     Args:
         canaries, guesses, correct: as for ``p_value``; ``guesses`` must not depend on the outcome.
@@ -174,7 +174,7 @@ def epsilon_lower_bound(canaries: int, guesses: int, correct: int, delta: float,
 
 
 def _pairs_of_guesses(canaries: int, shares: Sequence[float]) -> list[int]:
-    """How many of each end to guess, without repetition."""
+    """How many to guess at each end, ascending, without repetition."""
     if not shares or not all(0 < share <= 1 for share in shares):
         raise UsageError(f"guess_shares {list(shares)}: expected numbers above 0, at most 1")
     return sorted({max(1, int(share * canaries / 2)) for share in shares})

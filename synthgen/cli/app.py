@@ -103,13 +103,15 @@ def evaluate(
 ) -> None:
     """Measure a set against the real images: is it useful, right, varied, and no copy?"""
     from synthgen.environment import import_tensorflow
-    from synthgen.evaluation.report import summary, write_report
+    from synthgen.evaluation.report import require_jinja, summary, write_report
     from synthgen.evaluation.run import evaluate as evaluate_
     from synthgen.sets.manifest import load_manifest
 
     for path in (report, json):
         if path and not path.absolute().parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    if report:
+        require_jinja()
     load_manifest(folder)  # a folder that is no set is refused before TensorFlow takes its seconds
     import_tensorflow()
     with stage_bar() as show:
@@ -151,7 +153,7 @@ def audit(
     json: Annotated[Path | None, typer.Option("--json", help="Write the numbers (JSON).")] = None,
 ) -> None:
     """Attack a set or a private training, and compare with what is proven; exit code 1 if the proof is refuted."""
-    from synthgen.audit.run import PRIVATE_NOTE, TrainingAudit
+    from synthgen.audit.run import PRIVATE_NOTE
     from synthgen.audit.run import audit as audit_
     from synthgen.files import write_json
 
@@ -165,7 +167,7 @@ def audit(
     if json:
         write_json(json, result.to_dict())
         say(f"wrote {json}")
-    if isinstance(result, TrainingAudit) and result.contradicted:
+    if result.contradicted:
         raise typer.Exit(1)
 
 

@@ -1,4 +1,7 @@
-"""Charts as inline SVG, by hand: no script, no font, no colour of their own (the style sheet has those)."""
+"""Charts as inline SVG, by hand: no script and no font; colours come from the style sheet by class.
+
+Labels and titles are escaped here, so the page may insert a chart as it is.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +14,11 @@ _LABEL_WIDTH, _VALUE_WIDTH, _ROW_HEIGHT = 170, 130, 28
 def dumbbells(
     title: str, rows: Sequence[tuple[str, float | None, float | None]], *, names: tuple[str, str], low: float = 0.0
 ) -> str:
-    """For each row two shares on one line, a filled dot and a ring: how far is the one from the other?
+    """One line for each row, with a filled dot and a ring at two shares and a bar between them.
 
     Args:
-        title: read out in place of the picture.
-        rows: (label, share of the filled dot, share of the ring); None draws none.
+        title: for screen readers.
+        rows: (label, share of the filled dot, share of the ring), shares from 0 to 1; None draws none.
         names: what the filled dot and the ring stand for.
         low: the share at the left end; the right end is 1.
     """
@@ -58,8 +61,8 @@ def histograms(
     """Two distributions over the same bins, one as an area and one as a line.
 
     Args:
-        title: read out in place of the picture.
-        edges: of the bins, one more than there are.
+        title: for screen readers.
+        edges: of the bins, one more than there are bins, from 0 upwards.
         filled, outlined: the share in each bin.
         names: what the area and the line stand for.
         axis: what is measured from left to right.

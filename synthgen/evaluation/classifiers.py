@@ -1,7 +1,7 @@
-"""The classifiers by which a set's usefulness is measured: fixed, small, and never tuned on test images.
+"""The classifiers that measure a set's usefulness: fixed, small, and never tuned on test images.
 
 Train on synthetic, test on real (TSTR) goes back to Esteban, Hyland and Rätsch 2017 (arXiv:1706.02633). Architectures
-and schedules are constants: no choice is made by looking at a test image.
+and schedules are constants: no choice depends on a test image.
 """
 
 import warnings
@@ -43,9 +43,9 @@ def train_classifier(
     Args:
         name: a key of ``TRAINERS``.
         images: uint8, shape (N, 28, 28).
-        labels: uint8, shape (N,). Where all are equal, the classifier always answers that label.
+        labels: uint8, shape (N,). If all are equal, the classifier always answers that label.
         seed: decides initial weights and image order.
-        epochs: passes of the CNN; the others have schedules of their own.
+        epochs: passes of the CNN over the images; the other classifiers have their own schedules.
         progress: called with the steps done and the steps in all.
 
     Raises:
@@ -88,7 +88,7 @@ def train_small_cnn(
     epochs: int = EPOCHS,
     progress: StepProgress = lambda done, of: None,
 ) -> keras.Sequential:
-    """Train ``small_cnn``: AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), its rate falling as a cosine to 0.
+    """Train ``small_cnn`` by AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with a cosine decay of its rate.
 
     Args:
         images: uint8, shape (N, 28, 28).
@@ -115,7 +115,7 @@ def predicted_labels(model: keras.Model, images: Images) -> Labels:
     labels = np.empty(len(images), np.uint8)
     for first in range(0, len(images), _PREDICTION_BATCH):
         piece = slice(first, first + _PREDICTION_BATCH)
-        # Called plainly, not through ``predict``, which would trace a graph for every model and size and warn of it.
+        # Not by ``predict``: it would trace a graph for every model and size, and warn of it.
         labels[piece] = np.argmax(model(images[piece, ..., None], training=False), 1)
     return labels
 
@@ -155,7 +155,7 @@ def _train_mlp(images: Images, labels: Labels, seed: int, epochs: int, progress:
 
 
 def _fitted(model: Any, images: Images, labels: Labels, progress: StepProgress) -> Classifier:
-    """Fit a scikit-learn classifier; a fixed number of steps is the intention, so its warning of it is silenced."""
+    """Fit a scikit-learn classifier; its number of steps is fixed on purpose, so the warning of that is silenced."""
     progress(0, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", _scikit_learn("exceptions").ConvergenceWarning)

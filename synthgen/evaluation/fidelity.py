@@ -1,12 +1,12 @@
-"""How like and how varied are two sets of feature vectors? Four measures from the literature, in numpy alone.
+"""How similar, and how varied, are two sets of feature vectors? Four measures from the literature, in numpy alone.
 
-A feature array is float, shape (N, D). Distances between all pairs are taken a block of rows at a time, so that memory
-stays flat whatever N is.
+A feature array is float, shape (N, D). Distances between all pairs are computed in blocks of rows, so that memory does
+not grow with the number of pairs.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from synthgen.index import pieces
 Features = npt.NDArray[np.floating]
 
 _BLOCK_ROWS = 1_000
-_FEWEST = 6  # a fifth nearest other vector must exist
+_FEWEST = 6  # vectors: ``density_coverage`` needs a fifth nearest other one
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1_000
 
 
@@ -35,7 +35,7 @@ class PrecisionRecall(NamedTuple):
 
 
 class DensityCoverage(NamedTuple):
-    """Density is 1 where two sets are alike, and may be more; coverage is a share between 0 and 1."""
+    """Density is about 1 for similar sets and may exceed 1; coverage is a share between 0 and 1."""
 
     density: float
     coverage: float
@@ -43,12 +43,12 @@ class DensityCoverage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A set of feature vectors against real ones; None where there are too few vectors for an honest number.
+    """A set of feature vectors against real ones; a number is None where there are too few vectors for it.
 
     Attributes:
         vectors: how many were compared.
         frechet, kernel, manifolds, balls: see ``frechet_distance`` and the functions below it.
-        problems: one line for each number that could not be given.
+        problems: one line for each number that is missing.
     """
 
     vectors: int
@@ -58,12 +58,41 @@ class Comparison:
     balls: DensityCoverage | None
     problems: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return {
+            "images": self.vectors,
+            "frechet_distance": self.frechet,
+            "kernel_distance": self.kernel and self.kernel._asdict(),
+            **(self.manifolds._asdict() if self.manifolds else {"precision": None, "recall": None}),
+            **(self.balls._asdict() if self.balls else {"density": None, "coverage": None}),
+            "problems": list(self.problems),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """A set compared with real training images by one network's features, and real test images likewise: the floor.
+
+    Attributes:
+        statement: which features these are, and what the distances may be compared with.
+        synthetic, real: the set, and the real test images.
+    """
+
+    statement: str
+    synthetic: Comparison
+    real: Comparison
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return {"statement": self.statement, "synthetic": self.synthetic.to_dict(), "real": self.real.to_dict()}
+
 
 def compare(real: Features, other: Features) -> Comparison:
-    """Take all four measures of ``other`` (N, D) against ``real`` (M, D).
+    """Take all four measures of ``other`` (N, D) against ``real`` (M, D), both in random order.
 
-    The Fréchet and the kernel distance use all vectors; the others, which depend on how many there are, the first of
-    ``real`` as many as of ``other``: let them stand in random order.
+    The Fréchet and the kernel distance use all vectors. The others depend on the number of vectors, so they use the
+    first min(N, M) of either side.
     """
     n, size = min(len(real), len(other)), other.shape[1]
     problems = []
@@ -85,7 +114,7 @@ def compare(real: Features, other: Features) -> Comparison:
 def frechet_distance(a: Features, b: Features) -> float:
     """The Fréchet distance of two Gaussians fitted to ``a`` and ``b`` (Heusel et al. 2017, arXiv:1706.08500, sec. 2).
 
-    ``|μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½)``, with unbiased covariances. It is biased upwards for small N, so
+    ``|μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½)``, with unbiased covariances. It is biased upwards for small N:
     compare only values of equal N.
 
     Raises:
@@ -93,7 +122,7 @@ def frechet_distance(a: Features, b: Features) -> float:
     """
     _require(2, a, b)
     (mean_a, covariance_a), (mean_b, covariance_b) = _moments(a), _moments(b)
-    # Σ_a Σ_b has the eigenvalues of the symmetric Σ_a^½ Σ_b Σ_a^½: no root of a lopsided matrix is needed.
+    # Σ_a Σ_b has the eigenvalues of the symmetric Σ_a^½ Σ_b Σ_a^½: no root of an asymmetric matrix is needed.
     root = _symmetric_root(covariance_a)
     eigenvalues = np.linalg.eigvalsh(root @ covariance_b @ root)
     trace = np.trace(covariance_a) + np.trace(covariance_b) - 2 * np.sqrt(eigenvalues.clip(0)).sum()
@@ -103,7 +132,7 @@ def frechet_distance(a: Features, b: Features) -> float:
 def squared_mmd(a: Features, b: Features) -> float:
     """The unbiased squared maximum mean discrepancy under the kernel ``(x·y / D + 1)³``.
 
-    Bińkowski et al. 2018, arXiv:1801.01401, sec. 3 and 4. Unbiased, it may fall a little below 0 for equal sets.
+    Bińkowski et al. 2018, arXiv:1801.01401, sec. 3 and 4. Being unbiased, it may be a little below 0 for equal sets.
 
     Raises:
         ValueError: fewer than two vectors on either side.
@@ -129,7 +158,7 @@ def kernel_distance(
     Args:
         a, b: features, shapes (N, D) and (M, D).
         subsets: how many pairs of subsets are drawn.
-        subset_size: vectors in each; fewer where there are not so many.
+        subset_size: vectors in each; at most N and M.
         seed: decides the subsets.
 
     Raises:
@@ -147,9 +176,9 @@ def kernel_distance(
 def precision_recall(real: Features, synthetic: Features, *, neighbours: int = 3) -> PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2).
 
-    A set's manifold is the union of the balls around its points that reach their ``neighbours``-th nearest other
-    point. Precision: the share of synthetic points on the real manifold; recall: of real points on the synthetic one.
-    Both depend on N: compare only values of equal N.
+    A set's manifold is the union of balls around its points, each as large as the distance to the point's
+    ``neighbours``-th nearest other point. Precision is the share of synthetic points on the real manifold, recall that
+    of real points on the synthetic one. Both depend on N: compare only values of equal N.
 
     Raises:
         ValueError: no more than ``neighbours`` vectors on either side.
@@ -167,9 +196,9 @@ def precision_recall(real: Features, synthetic: Features, *, neighbours: int = 3
 def density_coverage(real: Features, synthetic: Features, *, neighbours: int = 5) -> DensityCoverage:
     """Density and coverage (Naeem et al. 2020, arXiv:2002.09797, eq. 3 and 4).
 
-    Density counts in how many real points' balls a synthetic point lies, over ``neighbours``; coverage is the share of
-    real points whose ball holds a synthetic one. Unlike the manifolds of ``precision_recall`` neither trusts the
-    balls around synthetic outliers.
+    Density is the mean number of real points' balls that a synthetic point lies in, divided by ``neighbours``. Coverage
+    is the share of real points whose ball holds a synthetic point. Neither uses balls around synthetic points, so,
+    unlike recall, neither is raised by synthetic outliers.
 
     Raises:
         ValueError: no more than ``neighbours`` real vectors, or no synthetic ones.
@@ -224,7 +253,7 @@ def _reach(features: Features, neighbours: int) -> npt.NDArray[np.float64]:
 
 def _squared_distances(a: Features, b: Features) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
     """Squared distances of a block of ``a``'s rows to all of ``b``, in float64: (rows, (block, len(b)))."""
-    centre = b.mean(0, dtype=np.float64)  # nearer to 0, products round less
+    centre = b.mean(0, dtype=np.float64)  # products of smaller numbers round less
     a, b = a - centre, b - centre
     norms = (b * b).sum(1)
     for rows in pieces(len(a), _BLOCK_ROWS):

@@ -1,40 +1,40 @@
-"""Has the generator copied its training images, or does it repeat itself? Distances say, though they prove nothing.
+"""Has the generator copied its training images, or does it repeat itself? Distances indicate it; they prove nothing.
 
-A generator that has learnt clothes and not these clothes draws images as far from the training images as from equally
-many test images, which it never saw (the two-sample idea of Meehan, Chaudhuri and Dasgupta 2020, arXiv:2004.05675).
-So the training images are cut into parts as large as the test set, and every part is compared with the test set. What
-is near is judged by what is normal among real images. None of this is a privacy guarantee.
+A generator that memorised nothing draws images as far from the training images as from equally many test images, which
+it never saw (the two-sample idea of Meehan, Chaudhuri and Dasgupta 2020, arXiv:2004.05675). So the training images are
+cut into parts as large as the test set, and every part is compared with the test set. Which distances count as near is
+taken from the distances among real images. None of this is a privacy guarantee.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.evaluation.neighbours import Neighbours, nearest
+from synthgen.evaluation.neighbours import Neighbours, in_stage, nearest
 from synthgen.fashion import Images
 from synthgen.workers import StageProgress
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
-NEAR_QUANTILE = 0.01  # nearer than all but 1 % of fresh real images come to the training images: suspiciously near
+NEAR_QUANTILE = 0.01  # of the distances of real test images to the training images: nearer is suspicious
 _HISTOGRAM_BINS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class Closeness:
-    """How near images come to the training images, and how near to the test images.
+    """Distances of images to the nearest training images, and to the nearest test images.
 
     Distances are root-mean-square differences a pixel, in grey levels.
 
     Attributes:
         images: how many were measured.
         training_quantiles: of the distances to the nearest of all training images, at ``QUANTILES``.
-        part_quantiles: the same with parts of the training images, each as large as the test set.
+        part_quantiles: of the distances to the nearest image of each part of the training images, all parts together.
         test_quantiles: of the distances to the nearest test image.
-        ratio: the median of the parts over the median of the test set; 1 where nothing was memorised.
-        nearer_to_training: how often the nearest of a part is nearer than the nearest test image, equally near
-            counting half; 0.5 where nothing was memorised.
+        ratio: the median distance to the parts over that to the test set; 1 where nothing was memorised.
+        nearer_to_training: how often the nearest image of a part is nearer than the nearest test image; ties count
+            half; 0.5 where nothing was memorised.
         near_copies: the share nearer to a training image than all but 1 % of real test images are.
         exact_copies: how many equal a training image pixel by pixel.
         part_histogram, test_histogram: shares of images in the bins of ``Memorisation.histogram_edges``.
@@ -54,13 +54,13 @@ class Closeness:
 
 @dataclass(frozen=True, kw_only=True)
 class Repetition:
-    """How near the images of a set come to each other.
+    """Distances between the images of a set.
 
     Attributes:
         images: how many were measured, each against all.
         quantiles: of the distances to the nearest other image, at ``QUANTILES``.
         near_duplicates: the share nearer to another than all but 1 % of real test images are to a training image.
-        exact_duplicates: how many have an equal, pixel by pixel.
+        exact_duplicates: how many equal another image, pixel by pixel.
     """
 
     images: int
@@ -71,14 +71,14 @@ class Repetition:
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation:
-    """What distances tell of a set.
+    """What distances say about a set.
 
     Attributes:
-        synthetic: the set's closeness to the training images.
-        real: the same of the real test images, each left out of the test set in turn: the floor.
+        synthetic: closeness of the set's images.
+        real: closeness of the real test images, each compared with the other test images: the floor.
         repetition: within the set; None for a set of one image.
         near: the distance that counts as near.
-        histogram_edges: of the histograms' bins, one more than these.
+        histogram_edges: of the histograms' bins, one more than there are bins.
     """
 
     synthetic: Closeness
@@ -90,7 +90,7 @@ class Memorisation:
 
 @dataclass(frozen=True, kw_only=True)
 class ClosestPairs:
-    """The images that look most like copies: uint8, each array (pairs, 28, 28), nearest pair first.
+    """The images most like copies: uint8, each array (pairs, 28, 28), nearest pair first.
 
     Attributes:
         synthetic, training: images of the set, and their nearest training images.
@@ -121,8 +121,8 @@ def measure_memorisation(
         images: the set, uint8 (N, 28, 28), in random order if N is more than ``most``.
         train: real training images, uint8 (M, 28, 28).
         test: real test images, uint8 (K, 28, 28), in random order if K is more than ``most``.
-        most: of how many images the neighbours are sought; they are always sought among all.
-        pairs: how many of the closest pairs to hand back as pictures.
+        most: neighbours are searched for the first ``most`` of ``images`` and of ``test``, always among all.
+        pairs: how many of the closest pairs to return as pictures.
         progress: called as the search goes on.
     """
     judged = images[:most]
@@ -133,7 +133,7 @@ def measure_memorisation(
     edges = np.linspace(0, max(farthest, 1.0), _HISTOGRAM_BINS + 1)
     inside = None
     if len(images) > 1:
-        report = _staged(progress, "the set's own images", len(judged))
+        report = in_stage(progress, "nearest among the set's own images", len(judged))
         inside = nearest(judged, images, others_only=True, progress=report)
     result = Memorisation(
         synthetic=_closeness(found, near, edges),
@@ -147,7 +147,7 @@ def measure_memorisation(
 
 @dataclass(frozen=True, kw_only=True)
 class _Distances:
-    """Of N queries: the nearest of all training images, and distances to parts of them (parts, N) and to test (N,)."""
+    """Of N queries: the nearest training images, and distances to each part of these (parts, N) and to test (N,)."""
 
     training: Neighbours
     parts: npt.NDArray[np.float64]
@@ -160,9 +160,9 @@ def _distances(
     """Compare queries with the training images, a part as large as the test set at a time, and with the test images."""
     size = min(len(test), len(train))
     starts = range(0, len(train), size)
-    report = _staged(progress, "real images", len(queries) * (len(starts) + 1))
+    report = in_stage(progress, "nearest among real images", len(queries) * (len(starts) + 1))
     found = [nearest(queries, train[start : start + size], progress=report) for start in starts]
-    leave_out = queries_are_test and len(test) > 1  # a lone test image has nothing else to be compared with
+    leave_out = queries_are_test and len(test) > 1  # a single test image has no other to be compared with
     unseen = nearest(queries, test, others_only=leave_out, progress=report)
     whole_parts = len(train) // size  # the last may be smaller, and nearest neighbours in it farther
     return _Distances(
@@ -171,7 +171,7 @@ def _distances(
 
 
 def _nearest_of(found: Sequence[Neighbours], starts: Sequence[int]) -> Neighbours:
-    """Of the nearest neighbours in several parts the nearest, indices counted over all of them."""
+    """The nearest of the nearest neighbours in several parts; indices count over all parts."""
     distances = np.stack([neighbours.squared_distances for neighbours in found])
     indices = np.stack([neighbours.indices + start for neighbours, start in zip(found, starts, strict=True)])
     part, queries = distances.argmin(0), np.arange(distances.shape[1])
@@ -220,13 +220,13 @@ def _closest_pairs(
 
 
 def _each_pair_once(inside: Neighbours, pairs: int) -> npt.NDArray[np.int64]:
-    """The first images of the closest pairs; of two that are each other's nearest only one."""
+    """The first images of the closest pairs; of two images that are each other's nearest only one."""
     chosen: list[int] = []
-    met: set[frozenset[int]] = set()
+    seen: set[frozenset[int]] = set()
     for query in inside.closest(2 * pairs).tolist():
         pair = frozenset((query, int(inside.indices[query])))
-        if pair not in met:
-            met.add(pair)
+        if pair not in seen:
+            seen.add(pair)
             chosen.append(query)
     return np.array(chosen[:pairs], np.int64)
 
@@ -238,14 +238,3 @@ def _quantiles(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
 def _histogram(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> tuple[float, ...]:
     counts, _ = np.histogram(values, edges)
     return tuple((counts / values.size).tolist())
-
-
-def _staged(progress: StageProgress, against: str, of: int) -> Callable[[int], None]:
-    done = 0
-
-    def advance(amount: int) -> None:
-        nonlocal done
-        done += amount
-        progress(f"nearest among {against}", done, of)
-
-    return advance

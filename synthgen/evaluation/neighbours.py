@@ -1,8 +1,8 @@
-"""Exact nearest neighbours among images, by pixels: has the generator learnt its training images by heart?
+"""Exact nearest neighbours among images, by pixels.
 
-Squared distances come from blocked matrix products, ``|a − b|² = |a|² + |b|² − 2 a·b``. With 128 taken from every
-pixel each partial sum of ``a·b`` is a whole number of at most 784 · 128² < 2²⁴, which float32 holds exactly: the
-fast product makes no rounding error, and which image is the nearest is no matter of luck.
+Squared distances come from blocked matrix products, ``|a − b|² = |a|² + |b|² − 2 a·b``. With 128 subtracted from every
+pixel each partial sum of ``a·b`` is a whole number of at most 784 · 128² < 2²⁴, which float32 holds exactly. The fast
+product therefore makes no rounding error, and the nearest image is the same on every machine.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from synthgen.fashion import PIXELS, Images
 from synthgen.index import pieces
-from synthgen.workers import Progress
+from synthgen.workers import Progress, StageProgress
 
 _QUERY_BLOCK, _REFERENCE_BLOCK = 2_048, 4_096  # 32 MiB of distances at a time
 _MIDDLE_GREY = 128
@@ -37,7 +37,7 @@ class Neighbours:
         return levels
 
     def closest(self, count: int) -> npt.NDArray[np.int64]:
-        """The queries with the nearest neighbours, nearest first."""
+        """Indices of the ``count`` queries with the nearest neighbours, nearest first: int64."""
         return np.argsort(self.squared_distances, kind="stable")[:count]
 
 
@@ -57,8 +57,8 @@ def nearest(
         progress: called with the number of queries just finished.
 
     Returns:
-        Distances that are exact integers; of equally near references the first. (Where even the nearest is farther
-        than 146 grey levels a pixel, another may be nearer by one part in eight million.)
+        Exact integer distances; among equally near references the first. (If even the nearest is farther than 146 grey
+        levels a pixel, another may be nearer by one part in eight million.)
 
     Raises:
         ValueError: there is no reference to compare with.
@@ -77,6 +77,18 @@ def nearest(
     return Neighbours(indices=indices, squared_distances=_exact(queries, references, indices))
 
 
+def in_stage(progress: StageProgress, stage: str, of: int) -> Progress:
+    """A callback that adds up amounts and reports them as steps of a stage, ``of`` in all."""
+    done = 0
+
+    def advance(amount: int) -> None:
+        nonlocal done
+        done += amount
+        progress(stage, done, of)
+
+    return advance
+
+
 def _nearest_of_block(
     queries: npt.NDArray[np.float32],
     block: slice,
@@ -84,13 +96,13 @@ def _nearest_of_block(
     norms: npt.NDArray[np.float32],
     others_only: bool,
 ) -> npt.NDArray[np.int64]:
-    """Indices of the nearest references; every query is compared with a block of references at a time."""
+    """Indices of the nearest references, searched one block of references at a time."""
     best = np.full(len(queries), np.inf, np.float32)
     indices = np.full(len(queries), -1, np.int64)
     every = np.arange(len(queries))
     queries = queries * np.float32(-2)  # doubling is exact
     for piece in pieces(len(references), _REFERENCE_BLOCK):
-        # |a − b|² less |a|², which is the same for all references: exact below 2²⁴, and monotone above.
+        # |a − b|² minus |a|², which is the same for all references: exact below 2²⁴, and monotone above.
         scores = queries @ references[piece].T
         scores += norms[piece]
         if others_only:
@@ -106,7 +118,7 @@ def _nearest_of_block(
 def _nearest_among_each_other(
     rows: npt.NDArray[np.float32], norms: npt.NDArray[np.float32], progress: Progress
 ) -> npt.NDArray[np.int64]:
-    """Indices of everyone's nearest other: each block of distances serves its rows and its columns, half the work."""
+    """Indices of each image's nearest other; a block of distances serves its rows and its columns, half the work."""
     best = np.full(len(rows), np.inf, np.float32)
     indices = np.full(len(rows), -1, np.int64)
     blocks = list(pieces(len(rows), _QUERY_BLOCK))
@@ -132,8 +144,8 @@ def _take_nearer(
     best: npt.NDArray[np.float32],
     indices: npt.NDArray[np.int64],
 ) -> None:
-    """Remember, for the images of ``block``, a nearer one among the columns of ``distances`` (block, columns)."""
-    improved = np.flatnonzero(distances.min(1) < best[block])  # few, after the first blocks
+    """Update ``best`` and ``indices`` for the images of ``block`` from ``distances`` (block, columns)."""
+    improved = np.flatnonzero(distances.min(1) < best[block])  # few after the first blocks
     candidates = distances[improved]
     found = candidates.argmin(1)
     best[improved + block.start] = candidates[np.arange(len(improved)), found]

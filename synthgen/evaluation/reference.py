@@ -1,8 +1,8 @@
-"""The reference classifier: the eye through which images are compared, one and the same for every set.
+"""The reference classifier, in whose features images are compared: one and the same for every set.
 
-The small CNN trained once on the 60,000 real training images (``benchmarks/train_reference.py``) and shipped, so that
-two people's distances can be compared. An image's features are what its last hidden layer holds: 128 numbers. It is
-no Inception network: distances in these features compare with each other, never with the FID of papers.
+It is the small CNN, trained once on the 60,000 real training images (``benchmarks/train_reference.py``) and shipped,
+so that two people's distances can be compared. An image's features are the 128 numbers of its last hidden layer.
+Distances in them compare with each other, never with the FID of papers, which takes Inception's features.
 """
 
 import io
@@ -15,27 +15,36 @@ import numpy.typing as npt
 
 from synthgen.errors import EvaluationError
 from synthgen.evaluation.classifiers import small_cnn
+from synthgen.evaluation.fidelity import Fidelity, compare
+from synthgen.evaluation.subject import SAMPLING_SEED, Subject
+from synthgen.evaluation.utility import Outcome, Recognition
+from synthgen.fashion import NUM_CLASSES, Images, Labels
 from synthgen.files import publish, sha256_of_bytes
+from synthgen.index import pieces
 from synthgen.workers import StepProgress
 
 REFERENCE_PATH = Path(__file__).parent / "weights" / "small-cnn.npz"
 REFERENCE_SHA256 = "2a0769463e9e64b4b2263646045f932d37544bb0c7ae570f50306d8a385f3780"
 FEATURES = 128
+STATEMENT = (
+    "Distances are taken in the 128 features of synthgen's own reference classifier, trained on Fashion-MNIST. "
+    "This Fréchet distance is not the Inception FID of papers, and must not be compared with it."
+)
 _HIDDEN_LAYER = -3  # the last dense layer but one; dropout stands between them
 _BATCH = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views:
-    """What the reference classifier sees in images.
+class ReferenceFeatures:
+    """What the reference classifier makes of N images.
 
     Attributes:
-        features: float32, shape (N, 128).
+        features: what its last hidden layer holds, float32, shape (N, 128).
         labels: the classes it takes them for, uint8, shape (N,).
     """
 
     features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.uint8]
+    labels: Labels
 
 
 def load_reference(path: Path = REFERENCE_PATH, sha256: str = REFERENCE_SHA256) -> keras.Model:
@@ -66,15 +75,41 @@ def save_reference(path: Path, model: keras.Model) -> str:
     return sha256_of_bytes(path.read_bytes())
 
 
-def view(
-    reference: keras.Model, images: npt.NDArray[np.uint8], progress: StepProgress = lambda done, of: None
-) -> Views:
-    """Show uint8 images (N, 28, 28) to the reference classifier; ``progress`` hears of (images done, images in all)."""
+def extract(
+    reference: keras.Model, images: Images, progress: StepProgress = lambda done, of: None
+) -> ReferenceFeatures:
+    """Features and labels of uint8 images (N, 28, 28); ``progress`` is called with (images done, images in all)."""
     features = np.empty((len(images), FEATURES), np.float32)
     labels = np.empty(len(images), np.uint8)
-    for first in range(0, len(images), _BATCH):
-        piece = slice(first, first + _BATCH)
-        seen, logits = reference(images[piece, ..., None], training=False)
-        features[piece], labels[piece] = seen, np.argmax(logits, 1)
-        progress(min(piece.stop, len(images)), len(images))
-    return Views(features=features, labels=labels)
+    for piece in pieces(len(images), _BATCH):
+        hidden, logits = reference(images[piece, ..., None], training=False)
+        features[piece], labels[piece] = hidden, np.argmax(logits, 1)
+        progress(piece.stop, len(images))
+    return ReferenceFeatures(features=features, labels=labels)
+
+
+def compare_by_reference(subject: Subject, reference: keras.Model) -> tuple[Recognition, Fidelity, Labels]:
+    """Recognition and fidelity by the reference classifier, and the labels it gives to the real test images."""
+
+    def of(what: str, images: Images) -> ReferenceFeatures:
+        return extract(reference, images, lambda done, of: subject.progress(f"features of {what}", done, of))
+
+    most = subject.effort.reference_images
+    synthetic = of("the set", subject.images[:most])
+    real = of("real training images", subject.real_sample(most).images)
+    test = of("real test images", subject.test.images)
+    compared = min(len(subject.images), subject.effort.fidelity_images)
+    shuffled = real.features[np.random.default_rng(SAMPLING_SEED).permutation(len(real.features))]
+    subject.progress("fidelity", 0, 2)
+    fidelity = Fidelity(
+        statement=STATEMENT,
+        synthetic=compare(shuffled, synthetic.features[:compared]),
+        real=compare(shuffled, test.features[:compared]),
+    )
+    subject.progress("fidelity", 2, 2)
+    recognition = Recognition(
+        taken_for=tuple(np.bincount(synthetic.labels, minlength=NUM_CLASSES).tolist()),
+        synthetic=None if subject.labels is None else Outcome.of(subject.labels[:most], [synthetic.labels]),
+        real=Outcome.of(subject.test.labels, [test.labels]),
+    )
+    return recognition, fidelity, test.labels

@@ -1,4 +1,4 @@
-"""Is a set any good? Utility, fidelity and memorisation of an exported set, measured against the real images.
+"""The evaluation of an exported set: utility, fidelity and memorisation, measured against the real images.
 
 >>> import synthgen
 >>> evaluation = synthgen.evaluate(Path("dataset"), quick=True)  # doctest: +SKIP
@@ -8,64 +8,24 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
-from synthgen.evaluation.fidelity import Comparison, compare
+from synthgen.evaluation.fidelity import Fidelity
 from synthgen.evaluation.memorisation import ClosestPairs, Memorisation, measure_memorisation
-from synthgen.evaluation.subject import FULL, QUICK, SAMPLING_SEED, Subject
-from synthgen.evaluation.utility import Examples, Outcome, Usefulness, train_on_synthetic_test_on_real
-from synthgen.fashion import CLASS_NAMES, NUM_CLASSES, Images, Labels
+from synthgen.evaluation.neighbours import in_stage
+from synthgen.evaluation.subject import FULL, QUICK, REFERENCE_IMAGES, Subject
+from synthgen.evaluation.utility import Recognition, Usefulness, measure_utility
+from synthgen.fashion import CLASS_NAMES, Images
 from synthgen.files import write_json
 from synthgen.real_images import RealImages, find_data, load_real_images
 from synthgen.sets.manifest import Manifest, load_manifest
 from synthgen.sets.verification import verify
 from synthgen.workers import StageProgress
 
-if TYPE_CHECKING:
-    import keras
-
-    from synthgen.evaluation.reference import Views
-
 SCHEMA_VERSION = 1
-FIDELITY_STATEMENT = (
-    "Distances are taken in the 128 features of synthgen's own reference classifier, trained on Fashion-MNIST. "
-    "This Fréchet distance is not the Inception FID of papers, and must not be compared with it."
-)
-INCEPTION_STATEMENT = (
-    "Distances are taken in the 2,048 pooled features of the Inception-v3 weights given, images resized to 299 × 299. "
-    "Papers mostly use the weights of 2015, which give somewhat different numbers."
-)
-REFERENCE_IMAGES = 60_000  # the reference classifier was trained on
 _SAMPLES_PER_CLASS = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fidelity:
-    """A set in the eyes of one network, and real test images in the same: the floor."""
-
-    statement: str
-    synthetic: Comparison
-    real: Comparison
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recognition:
-    """A classifier trained on real images, tested on the set's (TRTS) and, beside it, on real test images.
-
-    Attributes:
-        taken_for: how many images of the set it takes for each class.
-        synthetic: whether that agrees with the labels; None for an unlabelled set.
-        real: how it does on the real test images.
-    """
-
-    taken_for: tuple[int, ...]
-    synthetic: Outcome | None
-    real: Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +47,13 @@ class Evaluation:
 
     Attributes:
         manifest: of the set that was measured.
-        quick: whether it was measured with less effort.
+        quick: whether it was measured with less effort (``subject.QUICK``).
         seeds: how many times each classifier was trained.
-        real: where the yardstick came from: counts and hashes of the real images, hash of the reference classifier.
+        real: what it was measured by: counts and hashes of the real images, hash of the reference classifier.
         utility: one entry for each classifier; empty for an unlabelled set.
         recognition: train on real, test on synthetic.
         fidelity: distances in the reference classifier's features.
-        inception: in Inception's, where its weights were given.
+        inception: distances in Inception's features; None without its weights.
         memorisation: nearest neighbours by pixels.
         notes: what a reader of the numbers must know, one line each.
         seconds: what each part took.
@@ -128,10 +88,10 @@ class Evaluation:
             "quick": self.quick,
             "seeds": self.seeds,
             "real": self.real,
-            "utility": [_with_figures(usefulness) for usefulness in self.utility],
+            "utility": [usefulness.to_dict() for usefulness in self.utility],
             "recognition": asdict(self.recognition),
-            "fidelity": _as_figures(self.fidelity),
-            "inception": None if self.inception is None else _as_figures(self.inception),
+            "fidelity": self.fidelity.to_dict(),
+            "inception": None if self.inception is None else self.inception.to_dict(),
             "memorisation": asdict(self.memorisation),
             "notes": list(self.notes),
             "seconds": self.seconds,
@@ -159,9 +119,9 @@ def evaluate(
     Args:
         folder: an exported set, of any format.
         data_folder: the real images; by default see ``synthgen.real_images.find_data``.
-        holdout: measure on the last so many training images, and on none of the test images: for choosing between
-            recipes that were trained with the same ``data.holdout``.
-        quick: the CNN alone, with fewer epochs and images, and samples elsewhere.
+        holdout: measure on this many of the last training images instead of the test images, to choose between
+            recipes that were trained with the same ``data.holdout``; 0 for the test images.
+        quick: train the CNN alone, with fewer epochs and images, and measure samples.
         seeds: how many times each classifier is trained.
         inception: weights of Keras's InceptionV3, for the Fréchet distance in its features.
         official: refuse real images that are not the official ones.
@@ -182,9 +142,8 @@ def evaluate(
         train, test = _held_out(train, holdout)
     else:
         test = load_real_images("test", data_folder, official=official)
-    effort = QUICK if quick else FULL
-    subject = Subject.of(folder, manifest, train, test, effort, seeds, progress)
-    return _measured(subject, manifest, inception)
+    subject = Subject.of(folder, manifest, train, test, QUICK if quick else FULL, seeds, progress)
+    return _measured(subject, inception)
 
 
 def _held_out(real: RealImages, count: int) -> tuple[RealImages, RealImages]:
@@ -198,16 +157,17 @@ def _held_out(real: RealImages, count: int) -> tuple[RealImages, RealImages]:
     )
 
 
-def _measured(subject: Subject, manifest: Manifest, inception: Path | None) -> Evaluation:
+def _measured(subject: Subject, inception_weights: Path | None) -> Evaluation:
+    from synthgen.evaluation.classifiers import require_scikit_learn
+    from synthgen.evaluation.inception import compare_by_inception, load_inception
+    from synthgen.evaluation.reference import REFERENCE_SHA256, compare_by_reference, load_reference
+
+    # What is missing or malformed is found out before the long work.
     if subject.effort.classical and subject.labels is not None:
-        from synthgen.evaluation.classifiers import require_scikit_learn
-
         require_scikit_learn()
-    from synthgen.evaluation.reference import REFERENCE_SHA256, load_reference
-
-    stranger = _load_inception(inception)  # a bad file is found out before the long work
+    network = None if inception_weights is None else load_inception(inception_weights)
     with subject.timed("fidelity"):
-        recognition, fidelity, known = _seen_by_reference(subject, load_reference())
+        recognition, fidelity, answers = compare_by_reference(subject, load_reference())
     with subject.timed("memorisation"):
         memorisation, pairs = measure_memorisation(
             subject.images,
@@ -217,13 +177,13 @@ def _measured(subject: Subject, manifest: Manifest, inception: Path | None) -> E
             progress=subject.progress,
         )
     with subject.timed("utility"):
-        utility = () if subject.labels is None else _utility(subject, subject.labels, known)
-    foreign = None
-    if stranger is not None:
+        utility = () if subject.labels is None else measure_utility(subject, subject.labels, answers)
+    inception = None
+    if network is not None:
         with subject.timed("inception"):
-            foreign = _seen_by_inception(subject, stranger)
+            inception = compare_by_inception(subject, network)
     return Evaluation(
-        manifest=manifest,
+        manifest=subject.manifest,
         quick=subject.effort == QUICK,
         seeds=subject.seeds,
         real={
@@ -237,113 +197,27 @@ def _measured(subject: Subject, manifest: Manifest, inception: Path | None) -> E
         utility=utility,
         recognition=recognition,
         fidelity=fidelity,
-        inception=foreign,
+        inception=inception,
         memorisation=memorisation,
-        notes=tuple(_notes(subject, manifest, fidelity, foreign)),
+        notes=tuple(_notes(subject, fidelity, inception)),
         seconds=subject.seconds,
         pictures=Pictures(samples=_samples(subject), pairs=pairs),
     )
 
 
 def _verified(folder: Path, progress: StageProgress) -> Manifest:
-    """The manifest of a set that was found to be what it claims.
+    """The manifest of a set whose files are what it claims.
 
     Raises:
-        VerificationError: naming the first thing that is off.
+        VerificationError: they are not; the message names the first problem.
     """
-    of, done = load_manifest(folder).count, 0
-
-    def advance(images: int) -> None:
-        nonlocal done
-        done += images
-        progress("verifying", done, of)
-
-    report = verify(folder, progress=advance)
+    count = load_manifest(folder).count
+    report = verify(folder, progress=in_stage(progress, "verifying", count))
     if report.problems:
         first, others = report.problems[0], len(report.problems) - 1
         more = f" (and {others} more, see synthgen verify)" if others else ""
         raise VerificationError(f"{folder}: not evaluated, for it is not what its manifest claims: {first}{more}")
     return report.manifest
-
-
-def _seen_by_reference(subject: Subject, reference: "keras.Model") -> tuple[Recognition, Fidelity, Labels]:
-    """Labels and features as the reference classifier sees them; and what it answers on the real test images."""
-    from synthgen.evaluation.reference import view
-
-    def show(what: str, images: Images) -> "Views":
-        return view(reference, images, lambda done, of: subject.progress(f"features of {what}", done, of))
-
-    most = subject.effort.viewed_images
-    synthetic = show("the set", subject.images[:most])
-    real = show("real training images", subject.real_sample(most).images)
-    test = show("real test images", subject.test.images)
-    compared = min(len(subject.images), subject.effort.fidelity_images)
-    shuffled = real.features[np.random.default_rng(SAMPLING_SEED).permutation(len(real.features))]
-    subject.progress("fidelity", 0, 2)
-    fidelity = Fidelity(
-        statement=FIDELITY_STATEMENT,
-        synthetic=compare(shuffled, synthetic.features[:compared]),
-        real=compare(shuffled, test.features[:compared]),
-    )
-    subject.progress("fidelity", 2, 2)
-    recognition = Recognition(
-        taken_for=tuple(np.bincount(synthetic.labels, minlength=NUM_CLASSES).tolist()),
-        synthetic=None if subject.labels is None else Outcome.of(subject.labels[:most], [synthetic.labels]),
-        real=Outcome.of(subject.test.labels, [test.labels]),
-    )
-    return recognition, fidelity, test.labels
-
-
-def _utility(subject: Subject, labels: Labels, answers_of_reference: Labels) -> tuple[Usefulness, ...]:
-    from synthgen.evaluation.classifiers import BATCH, SMALL_CNN, TRAINERS
-
-    effort, most = subject.effort, subject.effort.training_images
-    synthetic = Examples(subject.images[:most], labels[:most])
-    real = subject.real_sample(len(synthetic.images))
-    return tuple(
-        train_on_synthetic_test_on_real(
-            name,
-            synthetic,
-            real,
-            Examples(subject.test.images, subject.test.labels),
-            seeds=subject.seeds,
-            epochs=effort.epochs_for(len(synthetic.images), BATCH),
-            known_ceiling=answers_of_reference if name == SMALL_CNN and _reference_is_ceiling(subject) else None,
-            progress=subject.progress,
-        )
-        for name in (TRAINERS if effort.classical else [SMALL_CNN])
-    )
-
-
-def _reference_is_ceiling(subject: Subject) -> bool:
-    """Trained on all official images by the full schedule with seed 0, the CNN *is* the reference classifier."""
-    enough = len(subject.images) >= len(subject.train) == REFERENCE_IMAGES
-    return subject.train.official and enough and subject.effort == FULL
-
-
-def _load_inception(weights: Path | None) -> "keras.Model | None":
-    if weights is None:
-        return None
-    from synthgen.evaluation.inception import load_inception
-
-    return load_inception(weights)
-
-
-def _seen_by_inception(subject: Subject, inception: "keras.Model") -> Fidelity:
-    from synthgen.evaluation.inception import inception_features
-
-    def show(what: str, images: Images) -> npt.NDArray[np.float32]:
-        return inception_features(
-            inception, images, lambda done, of: subject.progress(f"Inception features of {what}", done, of)
-        )
-
-    most = min(len(subject.images), subject.effort.inception_images)
-    real = show("real training images", subject.real_sample(subject.effort.inception_images).images)
-    return Fidelity(
-        statement=INCEPTION_STATEMENT,
-        synthetic=compare(real, show("the set", subject.images[:most])),
-        real=compare(real, show("real test images", subject.test.images[:most])),
-    )
 
 
 def _samples(subject: Subject) -> dict[str, Images]:
@@ -355,21 +229,22 @@ def _samples(subject: Subject) -> dict[str, Images]:
     return {name: row for name, row in rows.items() if len(row)}
 
 
-def _notes(subject: Subject, manifest: Manifest, fidelity: Fidelity, inception: Fidelity | None) -> Iterator[str]:
-    """What a reader of the numbers must know."""
+def _notes(subject: Subject, fidelity: Fidelity, inception: Fidelity | None) -> Iterator[str]:
+    """What a reader of the numbers must know, one line each."""
+    manifest = subject.manifest
     if subject.effort == QUICK:
-        yield "A quick look: fewer images and epochs than in a full evaluation; do not quote these numbers."
+        yield "A quick evaluation: fewer images and epochs than in a full one; do not quote these numbers."
     if len(subject.images) < manifest.count:
         measured = f"{len(subject.images):,} of them, drawn at random, were measured"
         yield f"The set holds {manifest.count:,} images; {measured}."
     if not (subject.train.official and subject.test.official):
-        yield "The real images are not the official Fashion-MNIST: these numbers compare with no others."
+        yield "The real images are not the official Fashion-MNIST: do not compare these numbers with others."
     if len(subject.train) < REFERENCE_IMAGES and subject.train.official:
         yield "Measured on held-out training images, which the reference classifier has seen: its distances flatter."
-    if subject.labels is not None and _reference_is_ceiling(subject):
+    if subject.labels is not None and subject.reference_is_ceiling:
         yield "The small CNN's ceiling for seed 0 is the shipped reference classifier: the same training, not repeated."
     if subject.labels is None:
-        yield "The set bears no labels: nothing can be trained on it, so there is no utility."
+        yield "The set has no labels: no classifier can be trained on it, so there is no utility."
     elif missing := [CLASS_NAMES[i] for i, count in enumerate(manifest.class_counts) if not count]:
         yield f"The set holds no {', '.join(missing)}: a classifier trained on it gets all of these wrong."
     if len(subject.images) > len(subject.train):
@@ -380,29 +255,3 @@ def _notes(subject: Subject, manifest: Manifest, fidelity: Fidelity, inception: 
         if seen is not None:
             for problem in seen.synthetic.problems:
                 yield f"In {name} features {problem}."
-
-
-def _with_figures(usefulness: Usefulness) -> dict[str, Any]:
-    """A classifier's outcomes with the figures made of them."""
-    document = asdict(usefulness)
-    for side in ("synthetic", "real"):
-        outcome: Outcome = getattr(usefulness, side)
-        document[side] = {"mean": outcome.mean, "spread": outcome.spread, **document[side]}
-    return {**document, "ratio": usefulness.ratio}
-
-
-def _as_figures(fidelity: Fidelity) -> dict[str, Any]:
-    return {
-        "statement": fidelity.statement,
-        **{
-            side: {
-                "images": comparison.vectors,
-                "frechet_distance": comparison.frechet,
-                "kernel_distance": comparison.kernel and comparison.kernel._asdict(),
-                **(comparison.manifolds._asdict() if comparison.manifolds else {"precision": None, "recall": None}),
-                **(comparison.balls._asdict() if comparison.balls else {"density": None, "coverage": None}),
-                "problems": list(comparison.problems),
-            }
-            for side, comparison in (("synthetic", fidelity.synthetic), ("real", fidelity.real))
-        },
-    }

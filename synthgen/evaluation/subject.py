@@ -1,14 +1,14 @@
-"""What an evaluation works on: a set read back from disk, the real images, and how much of both is looked at."""
+"""What an evaluation works on: a set read back from disk, the real images, and how much of both is measured."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from synthgen.evaluation.utility import Examples
 from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.real_images import RealImages
 from synthgen.sets.manifest import Manifest
@@ -16,22 +16,31 @@ from synthgen.sets.reading import read_set
 from synthgen.workers import StageProgress
 
 SAMPLING_SEED = 0  # samples are random, and the same in every evaluation
+REFERENCE_IMAGES = 60_000  # that the reference classifier was trained on
+
+
+class Examples(NamedTuple):
+    """Labelled images: uint8 of shapes (N, 28, 28) and (N,)."""
+
+    images: Images
+    labels: Labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much is measured: what decides the time an evaluation takes. Beyond a limit a random sample stands for all.
+    """How much is measured, which decides how long an evaluation takes; above a limit a random sample is measured.
 
     Attributes:
-        images: most images of the set that are looked at.
-        training_images, epochs: what the CNN is trained on, and how often it sees them.
-        least_steps: of training; a small set is seen more often until there are so many, lest the CNN, on the set
-            and on as few real images, be judged half-trained.
+        images: the most images of the set.
+        training_images: the most that a classifier is trained on.
+        epochs: passes of the CNN over them.
+        least_steps: of training. A small set is passed over more often until there are so many: a CNN that is half
+            trained says little of the set.
         classical: whether to train the classifiers of scikit-learn too.
-        viewed_images: most images of the set, and most real training images, shown to the reference classifier.
-        fidelity_images: most images compared with the real training images by their features.
-        neighbour_images: most images whose nearest neighbours are sought.
-        inception_images: most images shown to Inception, if it is given.
+        reference_images: the most of the set, and of the real training images, that the reference classifier sees.
+        fidelity_images: the most that are compared with the real training images by their features.
+        neighbour_images: the most whose nearest neighbours are searched.
+        inception_images: the most of each kind that Inception sees.
     """
 
     images: int = 60_000
@@ -39,7 +48,7 @@ class Effort:
     epochs: int = 6
     least_steps: int = 300
     classical: bool = True
-    viewed_images: int = 60_000
+    reference_images: int = 60_000
     fidelity_images: int = 10_000
     neighbour_images: int = 60_000
     inception_images: int = 10_000
@@ -55,7 +64,7 @@ QUICK = Effort(
     epochs=3,
     least_steps=141,
     classical=False,
-    viewed_images=10_000,
+    reference_images=10_000,
     fidelity_images=5_000,
     neighbour_images=4_000,
     inception_images=2_500,
@@ -64,8 +73,19 @@ QUICK = Effort(
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is compared with what. Images stand in random order, so that the first n are a fair sample."""
+    """What is compared with what. Images are in random order, so that the first n are a fair sample.
 
+    Attributes:
+        manifest: of the set.
+        images, labels: of the set, or of as many as ``effort`` allows; no labels for an unlabelled set.
+        train, test: the real images.
+        effort: how much is measured.
+        seeds: how many times each classifier is trained.
+        progress: called as the work goes on.
+        seconds: what each part took; filled in by ``timed``.
+    """
+
+    manifest: Manifest
     images: Images
     labels: Labels | None
     train: RealImages
@@ -86,11 +106,26 @@ class Subject:
         seeds: int,
         progress: StageProgress,
     ) -> "Subject":
-        """Read the set and shuffle the real images, always in the same way."""
+        """Read the set and shuffle the real test images, always in the same way."""
         images, labels = _read_sample(folder, manifest, effort.images)
         shuffled = np.random.default_rng(SAMPLING_SEED).permutation(len(test))
         test = replace(test, images=test.images[shuffled], labels=test.labels[shuffled])
-        return cls(images=images, labels=labels, train=train, test=test, effort=effort, seeds=seeds, progress=progress)
+        return cls(
+            manifest=manifest,
+            images=images,
+            labels=labels,
+            train=train,
+            test=test,
+            effort=effort,
+            seeds=seeds,
+            progress=progress,
+        )
+
+    @property
+    def reference_is_ceiling(self) -> bool:
+        """Whether the shipped reference classifier is what the CNN trained on the real images with seed 0 would be."""
+        enough = len(self.images) >= len(self.train) == REFERENCE_IMAGES
+        return self.train.official and enough and self.effort == FULL
 
     def real_sample(self, most: int) -> Examples:
         """Real training images: all of them as they stand, or at most ``most`` in random order."""

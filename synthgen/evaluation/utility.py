@@ -1,32 +1,26 @@
-"""How useful is a set? Train on it, test on real images (TSTR), and the other way round (TRTS).
+"""How useful is a set? Train on synthetic, test on real (TSTR); and train on real, test on synthetic (TRTS).
 
-Beside every number stands its ceiling: the same classifier, trained on as many real images.
+Every number is given with its ceiling: the same classifier, trained on as many real images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from synthgen.fashion import NUM_CLASSES, Images, Labels
+from synthgen.evaluation.subject import Examples, Subject
+from synthgen.fashion import NUM_CLASSES, Labels
 from synthgen.workers import StageProgress
-
-
-class Examples(NamedTuple):
-    """Labelled images: uint8 of shapes (N, 28, 28) and (N,)."""
-
-    images: Images
-    labels: Labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How one classifier, trained once for each seed, did on the real test images.
+    """How one classifier, trained once for each seed, did on test images.
 
     Attributes:
-        accuracies: the share right, one for each seed.
-        per_class: the share right of each class, over all seeds; None for a class without test images.
+        accuracies: the share it classified rightly, one for each seed.
+        per_class: that share for each class, over all seeds; None for a class without test images.
         confusion: counts over all seeds; a row is a true class, a column a predicted one.
     """
 
@@ -36,7 +30,7 @@ class Outcome:
 
     @classmethod
     def of(cls, truth: Labels, predictions: Sequence[Labels]) -> "Outcome":
-        """Count what was right and what was taken for what."""
+        """Count the predictions, one array for each seed, against the true labels."""
         confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
         for predicted in predictions:
             np.add.at(confusion, (truth, predicted), 1)
@@ -57,6 +51,25 @@ class Outcome:
         """The standard deviation over the seeds."""
         return float(np.std(self.accuracies))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return {"mean": self.mean, "spread": self.spread} | asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """A classifier trained on real images, tested on the set (TRTS) and, for comparison, on real test images.
+
+    Attributes:
+        taken_for: how many images of the set it takes for each class.
+        synthetic: how often it agrees with the set's labels; None for an unlabelled set.
+        real: how it does on the real test images.
+    """
+
+    taken_for: tuple[int, ...]
+    synthetic: Outcome | None
+    real: Outcome
+
 
 @dataclass(frozen=True, kw_only=True)
 class Usefulness:
@@ -68,8 +81,44 @@ class Usefulness:
 
     @property
     def ratio(self) -> float:
-        """How much of the ceiling is reached; 0 where the ceiling is."""
+        """The share of the ceiling that is reached; 0 where the ceiling is 0."""
         return self.synthetic.mean / self.real.mean if self.real.mean else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        sides = {"synthetic": self.synthetic.to_dict(), "real": self.real.to_dict()}
+        return {"classifier": self.classifier, **sides, "ratio": self.ratio}
+
+
+def measure_utility(subject: Subject, labels: Labels, answers_of_reference: Labels) -> tuple[Usefulness, ...]:
+    """Train the fixed classifiers on the set and on as many real images.
+
+    Args:
+        subject: the set and the real images.
+        labels: of the set.
+        answers_of_reference: the reference classifier's labels of the real test images.
+
+    Raises:
+        EvaluationError: a classifier needs scikit-learn, which is not installed.
+    """
+    from synthgen.evaluation.classifiers import BATCH, SMALL_CNN, TRAINERS
+
+    effort = subject.effort
+    synthetic = Examples(subject.images[: effort.training_images], labels[: effort.training_images])
+    real = subject.real_sample(len(synthetic.images))
+    return tuple(
+        train_on_synthetic_test_on_real(
+            name,
+            synthetic,
+            real,
+            Examples(subject.test.images, subject.test.labels),
+            seeds=subject.seeds,
+            epochs=effort.epochs_for(len(synthetic.images), BATCH),
+            known_ceiling=answers_of_reference if name == SMALL_CNN and subject.reference_is_ceiling else None,
+            progress=subject.progress,
+        )
+        for name in (TRAINERS if effort.classical else [SMALL_CNN])
+    )
 
 
 def train_on_synthetic_test_on_real(
@@ -83,16 +132,16 @@ def train_on_synthetic_test_on_real(
     known_ceiling: Labels | None = None,
     progress: StageProgress = lambda stage, done, of: None,
 ) -> Usefulness:
-    """Train a classifier on the set and on real images, and test both on unseen real images.
+    """Train a classifier on the set, and another on real images, and test both on unseen real images.
 
     Args:
         name: a key of ``synthgen.evaluation.classifiers.TRAINERS``.
         synthetic: the set.
         real: as many real training images, for the ceiling.
         test: real images that nothing was trained on.
-        seeds: how many times, with seeds 0, 1, …
-        epochs: passes over the images, where the classifier makes any.
-        known_ceiling: what the classifier of seed 0 trained on ``real`` answers on ``test``, where that is known.
+        seeds: how many times each is trained, with seeds 0, 1, …
+        epochs: passes of the CNN over the images.
+        known_ceiling: the answers on ``test`` of the classifier trained on ``real`` with seed 0, if they are known.
         progress: called as training goes on.
 
     Raises:

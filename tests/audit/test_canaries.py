@@ -2,17 +2,13 @@ import numpy as np
 import pytest
 
 from synthgen.audit.canaries import (
-    Canaries,
     Evidence,
-    ImageAudit,
     class_sum_evidence,
     gradient_sum_evidence,
     linear_softmax_background,
     linear_softmax_step_evidence,
-    mislabelled_canaries,
     pattern_canaries,
 )
-from synthgen.errors import UsageError
 
 
 def test_patterns_are_public_and_unlike_each_other():
@@ -25,18 +21,6 @@ def test_patterns_are_public_and_unlike_each_other():
     assert (canaries.images == pattern_canaries(200, seed=3).images).all()
     assert set(np.unique(canaries.images)) == {0, 255}
     assert (canaries.images[:, ::2] == canaries.images[:, 1::2]).all()
-
-
-def test_mislabelled_canaries_bear_wrong_labels_of_real_images():
-    images = np.arange(50, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
-    labels = (np.arange(50) % 10).astype(np.uint8)
-    canaries = mislabelled_canaries(images, labels, 40)
-    which = canaries.images[:, 0, 0]
-    assert len(set(which.tolist())) == 40
-    assert (canaries.labels != labels[which]).all()
-    assert canaries.labels.max() <= 9
-    with pytest.raises(UsageError, match="51 canaries: expected at most 50"):
-        mislabelled_canaries(images, labels, 51)
 
 
 def test_scores_are_the_best_linear_estimate_of_the_inclusions():
@@ -109,19 +93,3 @@ def test_linear_softmax_gradients_are_those_of_the_textbook():
     assert found.gram == pytest.approx(expected.gram)
     background = linear_softmax_background(weights, bias, features, labels, l2_clip_norm=1.5, sampling_probability=0.2)
     assert np.append(background[0], background[1]) == pytest.approx(0.2 * flat.sum(0), rel=1e-5)
-
-
-def test_an_image_mechanism_gets_its_data_and_the_included_canaries_only():
-    planted = Canaries(images=np.full((4, 28, 28), 9, np.uint8), labels=np.arange(4, dtype=np.uint8))
-    audit = ImageAudit(
-        images=np.zeros((3, 28, 28), np.uint8),
-        labels=np.full(3, 7, np.uint8),
-        planted=planted,
-        release=lambda images, labels: (images[:, 0, 0].tolist(), labels.tolist()),
-        evidence=lambda output: Evidence(np.isin(np.arange(4), output[1]) * 1.0, np.eye(4)),
-    )
-    output = audit.run(np.array([False, True, False, True]))
-    assert output == ([0, 0, 0, 9, 9], [7, 7, 7, 1, 3])
-    scores = audit.scores(output)
-    assert audit.canaries == 4
-    assert scores[[1, 3]].min() > scores[[0, 2]].max()

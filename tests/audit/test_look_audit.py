@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from support import DATA
 
+from synthgen.audit import look_audit
 from synthgen.audit.canaries import pattern_canaries
 from synthgen.audit.look_audit import LookAudit
 from synthgen.audit.one_run import one_run_audit
@@ -25,6 +26,17 @@ def look() -> LookAudit:
 
 def test_a_sound_look_is_not_contradicted(look: LookAudit):
     assert not one_run_audit(look, delta=1e-5).contradicts(1.0)
+
+
+def test_a_look_gets_its_data_and_the_included_canaries_only(look: LookAudit, monkeypatch):
+    seen = []
+    monkeypatch.setattr(look_audit, "look_privately", lambda images, labels, *_, **__: seen.append((images, labels)))
+    included = np.arange(200) % 3 == 0
+    look.run(included)
+    ((images, labels),) = seen
+    assert (images == np.concatenate([look.images, look.planted.images[included]])).all()
+    assert (labels == np.concatenate([look.labels, look.planted.labels[included]])).all()
+    assert look.canaries == 200
 
 
 def test_a_look_whose_sums_lack_their_noise_is_caught(look: LookAudit, monkeypatch):

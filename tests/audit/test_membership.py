@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synthgen.audit.membership import clopper_pearson, infer_membership, judge, largest_true_positive_rate
+from synthgen.audit.membership import infer_membership, judge, largest_true_positive_rate
 from synthgen.errors import EvaluationError
 
 
@@ -84,10 +84,17 @@ def test_the_true_positive_interval_covers_as_often_as_it_says():
     assert covered >= 280  # 93 %; it is exact or wider
 
 
-def test_clopper_pearson_is_scipys():
-    for successes, trials in [(0, 50), (3, 50), (50, 50)]:
-        exact = stats.binomtest(successes, trials).proportion_ci(0.95, method="exact")
-        assert clopper_pearson(successes, trials, 0.95) == pytest.approx((exact.low, exact.high))
+def test_the_true_positive_interval_is_clopper_and_pearsons_at_half_the_error():
+    """By their own formula, quantiles of beta distributions, at the thresholds that the non-members leave open."""
+    random = np.random.default_rng(0)
+    members, others = random.normal(1, 1, 500), np.sort(random.normal(0, 1, 400))[::-1]
+    fewest, most = stats.binom.ppf([0.0125, 0.9875], 400, 0.01).astype(int)
+    least, found = (int((members > others[passing]).sum()) for passing in (max(fewest - 1, 0), most))
+    low, high = judge(members, others).true_positive_interval
+    assert low == pytest.approx(stats.beta.ppf(0.0125, least, 500 - least + 1), abs=1e-9)
+    assert high == pytest.approx(stats.beta.ppf(0.9875, found + 1, 500 - found), abs=1e-9)
+    assert judge(np.zeros(100), np.ones(100)).true_positive_interval[0] == 0.0
+    assert judge(np.ones(100), np.zeros(100)).true_positive_interval[1] == 1.0
 
 
 def test_what_a_proof_allows():

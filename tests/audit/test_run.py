@@ -1,16 +1,17 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from support import DATA, SAMPLE
 
-from synthgen.audit import run as auditing
+from synthgen.audit import training as training_audit
+from synthgen.audit.images import audit_images
 from synthgen.audit.membership import largest_true_positive_rate
-from synthgen.audit.run import PreparedAudit, audit, audit_checkpoint, audit_training
+from synthgen.audit.run import audit
+from synthgen.audit.training import audit_training
 from synthgen.cli.app import app
 from synthgen.errors import UsageError
-from synthgen.model.recipe import PrivacySection
+from synthgen.model.recipe import Recipe, load_recipe
 
 
 class Telltale:
@@ -26,27 +27,26 @@ class Telltale:
         return output
 
 
-@pytest.fixture
-def private_recipe(tiny_recipe):
-    return replace(tiny_recipe, name="secret", privacy=PrivacySection(epsilon=1.0))
+def private_recipe(epsilon: float = 1.0) -> Recipe:
+    return load_recipe("private", [*SAMPLE, f"privacy.epsilon={epsilon}"])
 
 
 @pytest.fixture
-def prepare(monkeypatch):
-    """Audit the method of ``private_recipe`` by a mechanism of this noise: ``prepare(noise)``."""
+def leak(monkeypatch):
+    """Audit, in the place of a private training, a mechanism with this noise: ``leak(noise)``."""
 
     def set_noise(noise: float) -> None:
-        def preparation(recipe, data, canaries, progress):
+        def first_look(recipe, data, canaries, progress):
             progress("training", 1, 1)
-            return PreparedAudit(mechanism=Telltale(canaries, noise), epsilon=recipe.privacy.epsilon, delta=1e-5)
+            return Telltale(canaries, noise), recipe.privacy.epsilon, 1e-5
 
-        monkeypatch.setitem(auditing.PREPARATIONS, "adversarial", preparation)
+        monkeypatch.setattr(training_audit, "_first_look", first_look)
 
     return set_noise
 
 
 def test_a_checkpoint_is_attacked_with_its_own_training_images(tiny_checkpoint):
-    found = audit_checkpoint(tiny_checkpoint, DATA, count=300)
+    found = audit_images(tiny_checkpoint, DATA, count=300)
     assert (found.membership.images, found.membership.members, found.membership.non_members) == (300, 500, 100)
     assert found.epsilon is found.delta is found.largest_true_positive_rate is None
     assert found.checkpoint_sha256 == tiny_checkpoint.sha256
@@ -68,7 +68,7 @@ def test_a_set_is_attacked_as_the_checkpoint_is(tiny_checkpoint, export, tmp_pat
 
 
 def test_a_proven_set_is_compared_with_its_proof(private_checkpoint):
-    found = audit_checkpoint(private_checkpoint, DATA, count=10)
+    found = audit_images(private_checkpoint, DATA, count=10)
     claimed = private_checkpoint.privacy.proof
     assert found.epsilon == pytest.approx(claimed.epsilon, abs=1e-4)
     assert found.delta == claimed.delta
@@ -79,59 +79,62 @@ def test_a_proven_set_is_compared_with_its_proof(private_checkpoint):
 
 def test_a_generator_that_saw_the_test_images_leaves_no_non_members(unlabelled_checkpoint):
     with pytest.raises(UsageError, match="trains on the test images too"):
-        audit_checkpoint(unlabelled_checkpoint, DATA, count=10)
+        audit_images(unlabelled_checkpoint, DATA, count=10)
 
 
-def test_a_sound_training_stands_and_a_broken_one_falls(private_recipe, prepare):
-    prepare(50.0)
-    sound = audit_training(private_recipe, DATA)
+def test_a_sound_training_stands_and_a_broken_one_falls(leak):
+    leak(50.0)
+    sound = audit_training(private_recipe(), DATA)
     assert not sound.contradicted
     assert "does not contradict" in sound.summary()[-1]
-    prepare(0.0)
-    broken = audit_training(private_recipe, DATA, canaries=200)
+    leak(0.0)
+    broken = audit_training(private_recipe(), DATA, canaries=200)
     assert broken.contradicted
     assert broken.result.canaries == 200
     assert "CONTRADICTS the proof" in broken.summary()[-1]
     json.dumps(broken.to_dict(), allow_nan=False)
 
 
-def test_an_audit_says_when_it_could_not_have_found_anything(private_recipe, prepare):
-    prepare(0.0)
-    loose = replace(private_recipe, privacy=PrivacySection(epsilon=10.0))
-    found = audit_training(loose, DATA, canaries=100)
+def test_an_audit_says_when_it_could_not_have_found_anything(leak):
+    leak(0.0)
+    found = audit_training(private_recipe(epsilon=10.0), DATA, canaries=100)
     assert not found.contradicted
     assert "cannot contradict the proof: 100 canaries never show more than" in found.summary()[-1]
 
 
-def test_what_cannot_be_audited_is_refused(private_recipe, tiny_recipe, prepare):
+def test_what_cannot_be_audited_is_refused(tiny_recipe, leak):
+    leak(1.0)
     with pytest.raises(UsageError, match="recipe 'smoke' trains without a guarantee"):
         audit_training(tiny_recipe, DATA)
-    with pytest.raises(UsageError, match="recipe 'secret' trains without a guarantee"):
-        audit_training(private_recipe, DATA)  # no way to audit its method is known
-    prepare(1.0)
+    with pytest.raises(UsageError, match="recipe 'dpgan' trains without a guarantee that could be audited"):
+        audit_training(load_recipe("dpgan", SAMPLE), DATA)  # private, but no way to audit its method is known
     for canaries in (19, 5_001):
         with pytest.raises(UsageError, match="expected 20 to 5,000"):
-            audit_training(private_recipe, DATA, canaries=canaries)
+            audit_training(private_recipe(), DATA, canaries=canaries)
 
 
-def test_a_target_is_taken_for_what_it_is(tiny_checkpoint, prepare):
-    prepare(0.0)
+def test_a_target_is_taken_for_what_it_is(tiny_checkpoint, leak, tmp_path):
+    leak(0.0)
     overrides = [*SAMPLE, "privacy.epsilon=1"]
-    assert audit("smoke", DATA, canaries=50, overrides=overrides).result.canaries == 50
-    assert audit("conditional", DATA, overrides=overrides).recipe == "conditional"  # also a checkpoint's name
+    assert audit("private", DATA, canaries=50, overrides=overrides).result.canaries == 50  # also a checkpoint's name
+    assert audit("private", DATA, overrides=overrides).recipe == "private"
+    with pytest.raises(UsageError, match="trains without a guarantee"):
+        audit("smoke", DATA, overrides=SAMPLE)
     with pytest.raises(UsageError, match="trains without a guarantee"):
         audit(str(tiny_checkpoint.path), DATA, canaries=50)  # the training by the checkpoint's own recipe
     with pytest.raises(UsageError, match="--set is for recipes"):
         audit(str(tiny_checkpoint.path), DATA, overrides=overrides)
+    with pytest.raises(UsageError, match="expected a checkpoint, an exported set or a recipe"):
+        audit(str(tmp_path / "none"), DATA)
 
 
 @pytest.mark.parametrize(("noise", "exit_code"), [(50.0, 0), (0.0, 1)])
-def test_the_command_fails_where_the_proof_is_refuted(prepare, tmp_path, noise: float, exit_code: int):
+def test_the_command_fails_where_the_proof_is_refuted(leak, tmp_path, noise: float, exit_code: int):
     from typer.testing import CliRunner
 
-    prepare(noise)
+    leak(noise)
     out = tmp_path / "audit.json"
-    request = ["audit", "smoke", "--data", str(DATA), "--set", SAMPLE[0], "--set", "privacy.epsilon=1"]
+    request = ["audit", "private", "--data", str(DATA), "--set", SAMPLE[0], "--set", "privacy.epsilon=1"]
     result = CliRunner().invoke(app, [*request, "--canaries", "400", "--json", str(out)])
     assert result.exit_code == exit_code
     assert "epsilon at least" in result.stdout

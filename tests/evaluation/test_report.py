@@ -1,6 +1,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 from support import DATA
 
+from synthgen.cli.app import app
+from synthgen.errors import EvaluationError
 from synthgen.evaluation.classifiers import SMALL_CNN, TRAINERS
 from synthgen.evaluation.report import render_report, summary, write_report
 from synthgen.evaluation.run import evaluate
@@ -98,7 +101,7 @@ def test_the_page_says_what_must_be_said(evaluated):
 
 def test_the_unlabelled_page_leaves_utility_out(evaluated):
     text = read(render_report(evaluated["unlabelled"])).text
-    assert "bears no labels" in text
+    assert "has no labels" in text
     assert "train on synthetic, test on real" not in text
 
 
@@ -140,6 +143,21 @@ def test_the_summary_is_a_small_table(evaluated):
     assert max(map(len, lines)) < 150
     assert any(line.startswith("test accuracy after training, small CNN") for line in lines)
     assert not any("test accuracy" in line for line in summary(evaluated["unlabelled"]))
+
+
+def test_without_jinja2_there_is_a_summary_and_no_report(evaluated, monkeypatch, tmp_path):
+    from typer.testing import CliRunner
+
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert summary(evaluated["labelled"])
+    with pytest.raises(EvaluationError, match=r"pip install 'synthgen\[evaluate\]'"):
+        write_report(evaluated["labelled"], tmp_path / "report.html")
+    # The command refuses before it measures anything: here before it finds that the folder is no set.
+    request = ["evaluate", str(tmp_path), "--report", str(tmp_path / "report.html")]
+    refusal = CliRunner().invoke(app, request).exception
+    assert isinstance(refusal, EvaluationError)
+    assert "\n" not in str(refusal)
+    assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")

@@ -8,6 +8,7 @@ from support import DATA
 
 from synthgen.errors import DataError, EvaluationError, UsageError, VerificationError
 from synthgen.evaluation import run as evaluation
+from synthgen.evaluation import subject, utility
 from synthgen.evaluation.classifiers import SMALL_CNN, TRAINERS
 from synthgen.evaluation.report import render_report, summary
 from synthgen.evaluation.run import Evaluation, evaluate
@@ -79,7 +80,7 @@ def test_an_unlabelled_set_has_no_utility_and_says_so(write_set, train):
     assert found.utility == ()
     assert found.recognition.synthetic is None
     assert found.memorisation.synthetic.exact_copies == 300
-    assert any("bears no labels" in note for note in found.notes)
+    assert any("has no labels" in note for note in found.notes)
     assert json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -190,8 +191,8 @@ def test_the_reference_is_the_ceiling_only_of_a_full_official_training(write_set
 
     for name in TRAINERS:  # what is trained does not matter here, only whether
         monkeypatch.setitem(TRAINERS, name, lambda *arguments: lambda unseen: np.zeros(len(unseen), np.uint8))
-    original = evaluation.train_on_synthetic_test_on_real
-    monkeypatch.setattr(evaluation, "train_on_synthetic_test_on_real", remember)
+    original = utility.train_on_synthetic_test_on_real
+    monkeypatch.setattr(utility, "train_on_synthetic_test_on_real", remember)
     folder = write_set(train.images, train.labels)
     measure(folder, quick=False)
     assert taken == [("small CNN", False), ("logistic regression", False), ("small MLP", False)]
@@ -202,7 +203,7 @@ def test_the_reference_is_the_ceiling_only_of_a_full_official_training(write_set
     taken.clear()
     measure(folder, quick=False)
     assert taken[0] == ("small CNN", False)  # the reference classifier has seen more than these 500
-    monkeypatch.setattr(evaluation, "REFERENCE_IMAGES", 500)
+    monkeypatch.setattr(subject, "REFERENCE_IMAGES", 500)
     taken.clear()
     measure(folder, quick=False)
     assert taken == [("small CNN", True), ("logistic regression", False), ("small MLP", False)]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from support import DATA
 
-from synthgen.evaluation.utility import Examples, Outcome, train_on_synthetic_test_on_real
+from synthgen.evaluation.subject import Examples
+from synthgen.evaluation.utility import Outcome, train_on_synthetic_test_on_real
 from synthgen.real_images import load_real_images
 
 
