@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from synthgen.errors import ExportError, SynthgenError, UsageError
 from synthgen.export.claim import JOB_NAME, claim_folder, expect_same_job, expect_same_set, read_job
@@ -32,40 +32,7 @@ _STAGING = "staging-"
 _JOB = f"{WORK_FOLDER}/{JOB_NAME}"
 
 
-class Output(Protocol):
-    """Somewhere to put a set."""
-
-    def claim(
-        self, job: dict[str, Any], *, resume: bool, shared: bool = False
-    ) -> contextlib.AbstractContextManager[None]:
-        """Hold the output for this job, alone or shared with other writers of its shards; see ``claim_folder``."""
-
-    def manifest(self) -> Manifest | None:
-        """The manifest, if the set is complete."""
-
-    def staging(self) -> contextlib.AbstractContextManager[Path]:
-        """An empty temporary folder to write files into."""
-
-    def publish(self, staging: Path) -> None:
-        """Give every file below ``staging`` its final name, whole."""
-
-    def read(self, name: str) -> bytes | None:
-        """A small file's content; None if it does not exist."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Publish a small file."""
-
-    def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
-        """What is wrong with a shard's files: missing, another size or, when ``hashed``, other content.
-
-        In a folder, the images of a PNG shard are checked too; at a URL only their listing is.
-        """
-
-    def release(self) -> None:
-        """Remove the work folder of a complete set."""
-
-
-def open_output(out: str | Path) -> Output:
+def open_output(out: str | Path) -> "Output":
     """The output named by a folder or a URL (``s3://bucket/set``; ``file://`` is a folder).
 
     Raises:
@@ -88,6 +55,7 @@ class LocalOutput:
 
     @contextlib.contextmanager
     def claim(self, job: dict[str, Any], *, resume: bool, shared: bool = False) -> Iterator[None]:
+        """Hold the output for this job, alone or shared with other writers of its shards; see ``claim_folder``."""
         with claim_folder(self.path, job, resume=resume, shared=shared):
             if not shared:  # no other process is at work: staging folders are left by killed ones
                 for leftover in (self.path / WORK_FOLDER).glob(f"{_STAGING}*"):
@@ -95,10 +63,12 @@ class LocalOutput:
             yield
 
     def manifest(self) -> Manifest | None:
+        """The manifest, if the set is complete."""
         return load_manifest(self.path) if (self.path / MANIFEST_NAME).exists() else None
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
+        """An empty temporary folder to write files into."""
         folder = Path(tempfile.mkdtemp(dir=self.path / WORK_FOLDER, prefix=_STAGING))
         folder.chmod(0o755)
         try:
@@ -107,6 +77,7 @@ class LocalOutput:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, staging: Path) -> None:
+        """Give every file below ``staging`` its final name, whole."""
         paths = sorted(staging.rglob("*"))
         flush_all([path for path in paths if path.is_file()])
         changed = {self.path}
@@ -121,18 +92,24 @@ class LocalOutput:
             flush_to_disk(folder)
 
     def read(self, name: str) -> bytes | None:
+        """A small file's content; None if it does not exist."""
         try:
             return (self.path / name).read_bytes()
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
+        """Publish a small file."""
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
         with publish(path) as partial:
             partial.write_bytes(data)
 
     def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
+        """What is wrong with a shard's files: missing, another size or, when ``hashed``, other content.
+
+        The images of a PNG shard are checked too, which at a URL they are not.
+        """
         if hashed:
             return shard_problems(self.path, file_format, shard)
         problems = _size_problems(shard.files, lambda name: (self.path / name).stat().st_size)
@@ -145,11 +122,12 @@ class LocalOutput:
         return problems
 
     def release(self) -> None:
+        """Remove the work folder of a complete set."""
         shutil.rmtree(self.path / WORK_FOLDER, ignore_errors=True)
 
 
 class RemoteOutput:
-    """A URL that fsspec can write to. It has no locks, but two writers of one job write the same bytes."""
+    """A URL that fsspec can write to; methods as ``LocalOutput``. No locks, but two writers of a job write the same."""
 
     def __init__(self, url: str) -> None:
         with _as_os_error():
@@ -233,6 +211,9 @@ class RemoteOutput:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+Output = LocalOutput | RemoteOutput
 
 
 def _size_problems(files: Sequence[FileRecord], size_of: Any) -> list[str]:

@@ -207,18 +207,15 @@ class Job:
         except (KeyError, TypeError, ValueError, AttributeError, UsageError, RecipeError) as error:
             raise ExportError(f"not an export job this version understands: {error}") from error
 
-    def source(self) -> Checkpoint:
-        """The checkpoint, loaded from ``location`` and checked; each process loads it once.
+    def sampler(self) -> Sampler:
+        """What draws the job's images; each process loads the checkpoint from ``location`` and checks it once.
 
         Raises:
             CheckpointError: ``location`` holds another checkpoint, or none.
             ExportError: this machine would draw other pixels than the job's.
         """
-        return _source(self.location, self.checkpoint.sha256, tuple(sorted(self.made_with.items())))
-
-    def sampler(self) -> Sampler:
-        """What draws the job's images; raises as ``source``."""
-        return self.export.sampler(self.source())
+        made_with = tuple(sorted(self.made_with.items()))
+        return self.export.sampler(_source(self.location, self.checkpoint.sha256, made_with))
 
 
 @functools.lru_cache(maxsize=4)

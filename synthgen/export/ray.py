@@ -89,7 +89,7 @@ class ShardActor:
     def prepare(self, job: dict[str, Any], out: str) -> None:
         """Load the checkpoint."""
         self._job, self._output = Job.from_dict(job), open_output(out)
-        self._job.source()
+        self._job.sampler()
 
     def generate(self, index: int) -> FinishedShard:
         """Write a shard: a task."""

@@ -73,7 +73,7 @@ def test_a_machine_that_would_round_otherwise_is_refused(tiny_checkpoint, tmp_pa
     job = Job.of(tiny_checkpoint, request(tiny_checkpoint))
     elsewhere = Job.from_dict({**job.to_dict(), "made_with": {**job.made_with, "processor": "another"}})
     with pytest.raises(ExportError, match="processor another"):
-        elsewhere.source()
+        elsewhere.sampler()
 
 
 def test_labels_for_an_unconditional_checkpoint_are_refused(unlabelled_checkpoint):
