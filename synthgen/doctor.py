@@ -1,4 +1,4 @@
-"""Doctor: can synthgen do its work here? One line a check, to be read, or pasted into a report of a bug."""
+"""Doctor: does synthgen work on this machine? One line per check, to read or to paste into a bug report."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ from synthgen.workers import available_cpus
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _ROUND_TRIP_IMAGES = BLOCK_IMAGES
-# Bytes an image takes on the disk, measured on 60,000 and rounded up; a PNG fills a block of the file system.
+# Bytes per image on the disk, measured on 60,000 and rounded up; a PNG fills a block of the file system.
 _BYTES_AN_IMAGE = {"tfrecord": 750, "hdf5": 500, "png": 4_300, "idx": 500, "idx-raw": 800, "npz": 500}
 
 
@@ -32,8 +32,8 @@ class Check:
     """What one check found.
 
     Attributes:
-        name: what was looked at.
-        state: ``ok``, ``note`` (works, but you may want to know) or ``problem``.
+        name: what was checked.
+        state: ``ok``, ``note`` (it works, but is worth knowing) or ``problem``.
         finding: one line.
     """
 
@@ -44,7 +44,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """All that ``diagnose`` found, in the order it looked."""
+    """What ``diagnose`` found, in the order of its checks."""
 
     checks: tuple[Check, ...]
 
@@ -70,9 +70,9 @@ def diagnose(
     count: int = 60_000,
     file_format: str = "tfrecord",
 ) -> Diagnosis:
-    """Look at all an export of ``count`` images needs, and prove the whole way on 256 of them.
+    """Check everything that an export of ``count`` images needs, and export, verify and redraw 256 of them.
 
-    Nothing is downloaded, and nothing stays behind: the trial set is made in the system's temporary folder.
+    Nothing is downloaded, and nothing is left behind: the trial set is made in the system's temporary folder.
 
     Args:
         checkpoint: a built-in name or a folder; by default the shipped one.
@@ -82,7 +82,7 @@ def diagnose(
         file_format: a key of ``WRITERS``.
 
     Raises:
-        UsageError: ``count`` or ``file_format`` can be honoured nowhere.
+        UsageError: ``count`` or ``file_format`` is invalid on any machine.
     """
     check_format(file_format)
     ShardPlan(start=0, count=count, shards=default_shards(count))  # refuses what no folder could hold
@@ -110,10 +110,10 @@ def _environment() -> Iterator[Check]:
 
 
 def _checked(name: str, find: Callable[[], str], otherwise: str = PROBLEM, cure: str = "") -> Check:
-    """Run one check; what goes wrong in it is its finding."""
+    """Run one check; an error in it is its finding."""
     try:
         return Check(name=name, state=OK, finding=find())
-    except Exception as error:  # broken libraries raise what they like, and to say so is what this is for
+    except Exception as error:  # broken libraries may raise anything, and this is the place to report it
         kind = "" if isinstance(error, SynthgenError | OSError) else f"{type(error).__name__}: "
         return Check(name=name, state=otherwise, finding=kind + " ".join(str(error).split()) + cure)
 
@@ -148,16 +148,16 @@ def _disk_finding(out: Path, count: int, file_format: str) -> str:
 
 
 def _round_trip_finding(name: str, file_format: str) -> str:
-    """Draw, write, hash, read back, and draw anew 256 images."""
+    """Draw, write, hash, read back and redraw 256 images."""
     began = time.monotonic()
     checkpoint = load_checkpoint(name)
     with tempfile.TemporaryDirectory(prefix="synthgen-doctor-") as folder:
         out = Path(folder) / "set"
         wanted = plan_export(checkpoint, count=_ROUND_TRIP_IMAGES, file_format=file_format)
-        manifest = generate(checkpoint, wanted, out, allow_unprotected=True)  # never leaves the temporary folder
+        manifest = generate(checkpoint, wanted, out, allow_unprotected=True)  # it never leaves the temporary folder
         report = verify(out, regenerate=_ROUND_TRIP_IMAGES, checkpoint=checkpoint)
     if not report.sound:
-        raise OSError(f"a set of {_ROUND_TRIP_IMAGES} images did not come back as it went: {report.problems[0]}")
+        raise OSError(f"a set of {_ROUND_TRIP_IMAGES} images failed its verification: {report.problems[0]}")
     seconds = time.monotonic() - began
     return f"{manifest.count} images as {file_format}, digest {manifest.digest[:16]}, {seconds:.1f} s"
 

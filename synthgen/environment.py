@@ -1,7 +1,4 @@
-"""What a result was made with: library versions and the machine, found without importing TensorFlow.
-
-And TensorFlow itself, for the few who need it.
-"""
+"""What a result was made with (library versions, the machine), and the one place that starts TensorFlow."""
 
 import contextlib
 import functools
@@ -22,10 +19,10 @@ _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", 
 
 
 def drawn_with() -> dict[str, str]:
-    """What decides the pixels of a set and the bytes of its files: software, and the processor it runs on.
+    """The software and processor that decide the pixels of a set and the bytes of its files.
 
-    Pixels are promised to be the same where these are the same: another processor may round differently, and so may a
-    library that was told to take another's kernels, which only ``arithmetic`` shows.
+    The same pixels are promised where all of these are the same. Another processor may round differently. So may a
+    library that is told to use another processor's kernels, which only ``arithmetic`` shows.
     """
     return {
         "synthgen": _version("synthgen"),
@@ -41,7 +38,7 @@ def drawn_with() -> dict[str, str]:
 
 
 def made_with() -> dict[str, str]:
-    """What else a training depends on, beside ``drawn_with``."""
+    """``drawn_with``, and what else a training depends on."""
     return {
         **drawn_with(),
         **{name: _version(name) for name in _TRAINING},
@@ -52,7 +49,7 @@ def made_with() -> dict[str, str]:
 def import_tensorflow() -> None:
     """Import TensorFlow, silently where ``TF_CPP_MIN_LOG_LEVEL`` is 3.
 
-    TensorFlow heeds that level only once it is up: its start-up notes go to descriptor 2 itself.
+    TensorFlow obeys that level only after its start; its start-up notes go straight to file descriptor 2.
     """
     quiet = _silence() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext()
     with quiet:
@@ -80,14 +77,14 @@ def _version(distribution: str) -> str:
 
 
 def _blas() -> str:
-    """The library that multiplies numpy's matrices; numpy's version alone does not tell."""
+    """The library that multiplies numpy's matrices, which numpy's version does not determine."""
     found: Any = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
 
 
 @functools.cache
 def _arithmetic() -> str:
-    """A digest of what products and exponentials, such as drawing is made of, come out as here, to the last bit."""
+    """A digest, to the last bit, of what matrix products and exponentials of the kind used in drawing give here."""
     numbers = np.random.Generator(np.random.Philox(0)).random(1 << 16, np.float32) - np.float32(0.5)
     digest = hashlib.sha256(np.exp(numbers).tobytes())
     for rows, inner in ((96, 59), (48, 384), (16, 192), (9, 16)):

@@ -6,14 +6,14 @@
     ├── DataError            the real images: missing, altered or malformed
     ├── CheckpointError      a checkpoint folder: missing, altered or malformed
     ├── ExportError          an output folder that cannot take the export
-    ├── WorkerError          a process that was drawing or checking died
-    ├── VerificationError    a set that is not what its manifest claims
-    ├── EvaluationError      a set that cannot be measured, or what measures it is missing
-    ├── PrivacyError         a budget that is exhausted, or a privacy claim larger than its proof
-    └── TrainingError        training that cannot go on
-        └── Interrupted      training stopped on request; what was reached is saved
+    ├── WorkerError          a worker process that died
+    ├── VerificationError    a set that does not match its manifest
+    ├── EvaluationError      a set that cannot be measured, or a library for it that is missing
+    ├── PrivacyError         an exhausted budget, or a privacy claim that its ledger does not prove
+    └── TrainingError        training that cannot continue
+        └── Interrupted      training stopped on request; its state is saved
 
-Every message is one line: the value, what was expected, and what to do. Anything else that escapes is a bug.
+Every message is one line: the value, what was expected, and what to do. Any other exception is a bug.
 """
 
 
@@ -46,26 +46,26 @@ class ExportError(SynthgenError):
 
 
 class WorkerError(SynthgenError):
-    """A process that was drawing or checking died."""
+    """A worker process died."""
 
 
 class VerificationError(SynthgenError):
-    """A set on disk is not what its manifest claims."""
+    """A set on disk does not match its manifest."""
 
 
 class EvaluationError(SynthgenError):
-    """A set cannot be measured, or what is needed to measure it is missing."""
+    """A set cannot be measured, or a library for it is missing."""
 
 
 class PrivacyError(SynthgenError):
-    """A privacy budget is exhausted, or a private mechanism, ledger or claim is not what it must be."""
+    """A privacy budget is exhausted, or a mechanism, ledger or claim is invalid."""
 
 
 class TrainingError(SynthgenError):
-    """Training cannot go on; the last good checkpoint is kept."""
+    """Training cannot continue; the last good checkpoint is kept."""
 
 
 class Interrupted(TrainingError):
-    """Training stopped on request; what was reached is saved and can be resumed."""
+    """Training stopped on request; its state is saved and can be resumed."""
 
     exit_code = 130  # the shell's convention for a run ended by Ctrl-C

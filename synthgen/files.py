@@ -1,7 +1,7 @@
 """Files that are either whole or absent, and their SHA-256.
 
-A reader of any final name sees the complete content or nothing: content is written under a temporary name in
-the same folder, flushed to the disk, and only then renamed.
+Content is written under a temporary name in the same folder, flushed to the disk, and then renamed. A reader of the
+final name sees all of it or nothing.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# What HDF5, zip, gzip and NumPy's header parser raise on files that are not what they claim, or are damaged.
+# What HDF5, zip, gzip and NumPy's header parser raise on damaged or hostile files.
 MALFORMED: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
@@ -63,14 +63,14 @@ def move_into_place(partial: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive_lock(path: Path) -> Iterator[bool]:
-    """Yield whether this process alone holds ``path`` locked; the system frees the lock of a killed process."""
+    """Yield whether this process alone holds the lock ``path``; the system frees the lock of a killed process."""
     with folder_lock(path, shared=False) as held:
         yield held
 
 
 @contextlib.contextmanager
 def folder_lock(path: Path, *, shared: bool) -> Iterator[bool]:
-    """Yield whether this process holds ``path`` locked: alone, or beside others that hold it ``shared``."""
+    """Yield whether this process holds the lock ``path``: alone, or together with others that hold it ``shared``."""
     with path.open("a") as stream:
         try:
             import fcntl
@@ -100,7 +100,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def flush_all(paths: Sequence[Path]) -> None:
-    """Flush many files: one by one while they are few, else the whole system's buffers at once, which is faster."""
+    """Flush files: one by one if they are few, otherwise the whole system's buffers at once, which is faster."""
     if len(paths) > _FEW_FILES and hasattr(os, "sync"):
         os.sync()
     else:
@@ -109,18 +109,18 @@ def flush_all(paths: Sequence[Path]) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Publish ``document`` as indented UTF-8 JSON; NaN and infinity are refused, since JSON has neither."""
+    """Publish ``json_bytes(document)``."""
     with publish(path) as partial:
         partial.write_bytes(json_bytes(document))
 
 
 def json_bytes(document: Any) -> bytes:
-    """``document`` as indented UTF-8 JSON."""
+    """``document`` as indented UTF-8 JSON; raises ValueError for NaN and infinity, which JSON lacks."""
     return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_json_once(path: Path, document: Any) -> bool:
-    """Publish ``document`` unless ``path`` exists; of several processes that do so at once, exactly one succeeds."""
+    """Publish ``document`` unless ``path`` exists, and return whether it did; of several processes, one succeeds."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".once-") as folder:
         whole = Path(folder) / path.name
         write_json(whole, document)
@@ -128,7 +128,7 @@ def write_json_once(path: Path, document: Any) -> bool:
             os.link(whole, path)
         except FileExistsError:
             return False
-        except OSError:  # no hard links here: the last one wins, and all of the same job write the same
+        except OSError:  # no hard links here: the last one wins, but all processes of a job write the same
             whole.replace(path)
     flush_to_disk(path.parent)
     return True
@@ -161,7 +161,7 @@ def is_inside(name: str) -> bool:
 
 
 def is_own_file(folder: Path, name: str) -> bool:
-    """Whether ``folder / name`` is a plain file that really lies there, not a pipe and not reached through a link."""
+    """Whether ``folder / name`` is a regular file in the folder itself, not a pipe and not reached through a link."""
     if not is_inside(name):
         return False
     *parents, last = name.split("/")
@@ -179,7 +179,7 @@ def is_own_file(folder: Path, name: str) -> bool:
 
 
 def remove_litter(folder: Path) -> None:
-    """Delete what a killed ``publish`` left directly in ``folder``."""
+    """Delete temporary files that a killed ``publish`` left directly in ``folder``."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 

@@ -1,8 +1,7 @@
 """Which image goes where: the pure arithmetic of blocks, shards and labels.
 
-The index line 0, 1, 2, … is cut into fixed blocks of 256. An image's latent and label depend on the seed and on
-its index alone, never on the shard, the format or the count it happens to be exported with; so a plan may be
-cut anywhere without changing a pixel.
+The indices 0, 1, 2, … are cut into fixed blocks of 256. An image's latent and label depend only on the seed and its
+index, not on the shard, the format or the count of the export. So a plan may be cut anywhere without changing a pixel.
 """
 
 from collections.abc import Iterator
@@ -36,15 +35,15 @@ class Shard:
 
     @property
     def stop(self) -> int:
-        """The index behind the last image."""
+        """One more than the index of the last image."""
         return self.start + self.count
 
     def name(self, split: str) -> str:
-        """``train-00003-of-00010``, the naming TensorFlow made customary."""
+        """The shard's name as TensorFlow Datasets has it, such as ``train-00003-of-00010``."""
         return f"{split}-{self.index:05d}-of-{self.of:05d}"
 
     def blocks(self) -> Iterator[tuple[int, slice]]:
-        """Each block this shard needs, with the slice of the block that belongs to the shard."""
+        """Each block that overlaps the shard, with the slice of the block that belongs to it."""
         for block in range(self.start // BLOCK_IMAGES, -(-self.stop // BLOCK_IMAGES)):
             first = block * BLOCK_IMAGES
             yield block, slice(max(self.start - first, 0), min(self.stop - first, BLOCK_IMAGES))
@@ -52,7 +51,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """Images ``start`` to ``start + count - 1`` of the index line, cut into ``shards`` parts."""
+    """Images ``start`` to ``start + count - 1``, cut into ``shards`` parts."""
 
     start: int
     count: int
@@ -99,7 +98,7 @@ class ShardPlan:
 
 
 def pieces(count: int, size: int) -> Iterator[slice]:
-    """Cut 0 … count - 1 into slices of ``size``, the last one perhaps shorter."""
+    """Cut 0 … count - 1 into slices of ``size``; the last one may be shorter."""
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))
 
@@ -111,11 +110,11 @@ def default_shards(count: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRule:
-    """Which label image ``i`` has: a pure function of the seed and ``i``.
+    """The label of image ``i``: a pure function of the seed and ``i``.
 
-    ``classes`` in turn (``balanced`` means all of them), so that over any stretch of the index line the class
-    counts differ by at most one: the exact quotas of the largest-remainder rule. Or, when ``random``, drawn
-    uniformly and independently. Without classes (``NO_LABELS``) the images are unlabelled.
+    Without ``random``, the ``classes`` in turn (``balanced`` means all of them): in any run of consecutive indices the
+    class counts differ by at most one. With ``random``, labels drawn uniformly and independently from ``classes``.
+    Without classes (``NO_LABELS``) the images are unlabelled.
     """
 
     classes: tuple[int, ...]
@@ -177,8 +176,8 @@ NO_LABELS = LabelRule(classes=())
 def latents(seed: int, block: int, size: int, distribution: str) -> npt.NDArray[np.float32]:
     """The latent vectors of one whole block, shape (256, size) float32.
 
-    Drawn from Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") keyed by (seed, block):
-    any block can be drawn without the ones before it. ``gaussian`` is N(0, 1); ``uniform`` is U[0, 1).
+    They come from Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") keyed by (seed, block),
+    so that a block can be drawn without those before it. ``gaussian`` is N(0, 1); ``uniform`` is U[0, 1).
     """
     stream = _stream(seed, block, _LATENT_STREAM)
     if distribution == "uniform":

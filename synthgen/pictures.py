@@ -1,21 +1,20 @@
-"""Contact sheets: many small images in one picture, for people who would rather look than read."""
+"""Contact sheets: many small images in one picture."""
 
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from synthgen.fashion import IMAGE_SIDE
+from synthgen.fashion import IMAGE_SIDE, Images
 from synthgen.files import publish
 
 
-def contact_sheet(images: npt.NDArray[np.uint8], columns: int, *, zoom: int = 2) -> Image.Image:
+def contact_sheet(images: Images, columns: int, *, zoom: int = 2) -> Image.Image:
     """Lay images out row by row, with a thin gap.
 
     Args:
         images: uint8, shape (N, 28, 28).
-        columns: images a row; the last row may be short.
+        columns: images in a row; the last row may be shorter.
         zoom: screen pixels per image pixel.
     """
     gap, cell = 1, IMAGE_SIDE + 1
@@ -28,7 +27,7 @@ def contact_sheet(images: npt.NDArray[np.uint8], columns: int, *, zoom: int = 2)
     return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
 
 
-def save_contact_sheet(path: Path, images: npt.NDArray[np.uint8], columns: int, *, zoom: int = 2) -> None:
+def save_contact_sheet(path: Path, images: Images, columns: int, *, zoom: int = 2) -> None:
     """Publish ``contact_sheet`` as a PNG file."""
     with publish(path) as partial:
         contact_sheet(images, columns, zoom=zoom).save(partial, format="PNG")

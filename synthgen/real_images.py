@@ -1,8 +1,8 @@
-"""The real Fashion-MNIST images: found on this machine (or downloaded), checked, read. numpy only.
+"""The real Fashion-MNIST images: found on this machine or downloaded, checked, and read.
 
-The four IDX files are looked for in ``--data``, ``$SYNTHGEN_DATA``, Debian's ``dataset-fashion-mnist`` and Keras's
-cache, then downloaded into that cache. They are known by the SHA-256 of their *decompressed* content, because
-distributors recompress them.
+The four IDX files are searched for in ``--data``, ``$SYNTHGEN_DATA``, Debian's ``dataset-fashion-mnist`` and Keras's
+cache, then downloaded into that cache. The SHA-256 of their *decompressed* content is checked, since distributors
+recompress them.
 """
 
 import gzip
@@ -63,12 +63,12 @@ def find_data(folder: Path | None = None, *, download: bool = True) -> Path:
     """The folder of the real images.
 
     Args:
-        folder: the only place to look, when it or ``$SYNTHGEN_DATA`` is given; else the usual places in their
-            order, then the network.
-        download: whether the network may be asked.
+        folder: the only place searched; by default ``$SYNTHGEN_DATA`` if it is set, else the usual places, then the
+            network.
+        download: whether they may be downloaded.
 
     Raises:
-        DataError: the four files are in none of them and cannot be downloaded.
+        DataError: the four files are in none of these places and cannot be downloaded.
     """
     if folder is None and (named := os.environ.get("SYNTHGEN_DATA")):
         folder = Path(named)
@@ -135,8 +135,8 @@ def _keras_cache() -> Path:
 
 
 def _download() -> Path:
-    """Fetch the four files into Keras's cache, checking each before it gets its name."""
-    import urllib.request  # brings half the network stack; those who have the files do without
+    """Download the four files into Keras's cache, checking each before it gets its final name."""
+    import urllib.request  # slow to import, and rarely needed
 
     folder = _keras_cache()
     try:

@@ -21,8 +21,9 @@ from support import SAMPLE, write_as_set
 
 from synthgen.export.run import generate, plan_export
 from synthgen.model.checkpoint import Checkpoint, save_checkpoint
-from synthgen.model.recipe import PrivacySection, Recipe, load_recipe
-from synthgen.privacy.ledger import Ledger, Mechanism
+from synthgen.model.recipe import Recipe, load_recipe
+from synthgen.privacy.accounting import Budget, Mechanism
+from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.statement import PrivacyStatement, differential_privacy, no_guarantee
 from synthgen.sets.manifest import Manifest, manifest_documents
 
@@ -60,7 +61,7 @@ def private_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFac
         steps=100,
     )
     privacy = differential_privacy(Ledger((means, teacher)), 1e-5, "60,000 images of nobody")
-    recipe = replace(tiny_recipe, privacy=PrivacySection(epsilon=2.0))
+    recipe = replace(tiny_recipe, privacy=Budget(epsilon=2.0))
     return _untrained(recipe, tmp_path_factory.mktemp("checkpoint") / "private", privacy)
 
 

@@ -1,4 +1,4 @@
-"""The commands, and what becomes of their errors."""
+"""The commands, and the exit codes of their errors."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from synthgen.errors import SynthgenError, UsageError
 
 app = typer.Typer(
     name="synthgen",
-    help="Train a generator and mass-produce labelled synthetic Fashion-MNIST sets that can be reproduced.",
+    help="Train a generator and export reproducible, labelled synthetic Fashion-MNIST sets.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -31,14 +31,14 @@ app.command(epilog="Examples:  synthgen merge dataset   |   synthgen merge s3://
 
 
 def main() -> NoReturn:
-    """Run the command line: expected failures become one line on stderr and an exit code."""
+    """Run the command line; an expected failure is one line on stderr and an exit code."""
     try:
         app(prog_name="synthgen")
     except SynthgenError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         fail("interrupted; what is finished is kept", 130)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except BrokenPipeError:  # the reader of the output has ended, as `head` does
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:  # a picture or a report that cannot be written, a folder that may not be read
@@ -49,12 +49,14 @@ def main() -> NoReturn:
 @app.command(epilog="Examples:  synthgen verify dataset   |   synthgen verify dataset --regenerate 1000")
 def verify(
     folder: Annotated[Path, typer.Argument(help="An exported set.")],
-    regenerate: Annotated[int, typer.Option(help="Draw this many images anew and compare them.", min=0)] = 0,
-    checkpoint: Annotated[str | None, typer.Option(help="What to draw them from. [default: the built-in one]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read. [default: one a processor]", min=1)] = None,
-    files_only: Annotated[bool, typer.Option("--files-only", help="Compare file hashes; read no image.")] = False,
+    regenerate: Annotated[int, typer.Option(help="Redraw this many images and compare them.", min=0)] = 0,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="The checkpoint to redraw from. [default: the built-in one]")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes. [default: one per processor]", min=1)] = None,
+    files_only: Annotated[bool, typer.Option("--files-only", help="Check file hashes only; read no image.")] = False,
 ) -> None:
-    """Prove from its manifest that a set is what it claims; exit code 1 if it is not."""
+    """Check a set against its manifest; exit code 1 if they do not match."""
     from synthgen.model.checkpoint import load_checkpoint
     from synthgen.sets.reading import claimed_content
     from synthgen.sets.verification import default_workers
@@ -87,21 +89,21 @@ def verify(
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="An exported set.")],
     data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a page to look at (HTML).")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report (HTML).")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the numbers (JSON).")] = None,
     holdout: Annotated[
         int, typer.Option(help="Measure on the last N training images instead of the test images.", min=0)
     ] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="A first look: one classifier, samples elsewhere.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Faster: one classifier, other figures on samples.")] = False,
     seeds: Annotated[int, typer.Option(help="How many times each classifier is trained.")] = 1,
     inception: Annotated[
-        Path | None, typer.Option(help="Weights of Keras's InceptionV3; adds the Fréchet distance of papers.")
+        Path | None, typer.Option(help="Weights of Keras's InceptionV3; adds the usual Fréchet Inception distance.")
     ] = None,
     allow_unofficial: Annotated[
         bool, typer.Option("--allow-unofficial", help="Accept real images that are not the official ones.")
     ] = False,
 ) -> None:
-    """Measure a set against the real images: is it useful, right, varied, and no copy?"""
+    """Compare a set with the real images: usefulness, labels, fidelity, variety and copying."""
     from synthgen.environment import import_tensorflow
     from synthgen.evaluation.report import require_jinja, summary, write_report
     from synthgen.evaluation.run import evaluate as evaluate_
@@ -112,7 +114,7 @@ def evaluate(
             raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
     if report:
         require_jinja()
-    load_manifest(folder)  # a folder that is no set is refused before TensorFlow takes its seconds
+    load_manifest(folder)  # a folder that is no set is refused before TensorFlow starts, which takes seconds
     import_tensorflow()
     with stage_bar() as show:
         evaluation = evaluate_(
@@ -144,7 +146,7 @@ def audit(
     target: Annotated[str, typer.Argument(help="A checkpoint (name or folder), an exported set, or a private recipe.")],
     data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
     canaries: Annotated[
-        int | None, typer.Option(help="Audit the training of the recipe with so many. [default for a recipe: 1000]")
+        int | None, typer.Option(help="Audit the recipe's training with N canaries. [default for a recipe: 1000]")
     ] = None,
     count: Annotated[int, typer.Option(help="How many synthetic images to attack.")] = 10_000,
     set_: Annotated[
@@ -152,7 +154,7 @@ def audit(
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the numbers (JSON).")] = None,
 ) -> None:
-    """Attack a set or a private training, and compare with what is proven; exit code 1 if the proof is refuted."""
+    """Attack a set or a private training; exit code 1 if the attack refutes the proven epsilon."""
     from synthgen.audit.run import PRIVATE_NOTE
     from synthgen.audit.run import audit as audit_
     from synthgen.files import write_json
@@ -176,10 +178,10 @@ def preview(
     source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],
     out: Annotated[Path, typer.Option(help="The picture to write (PNG).")] = Path("grid.png"),
     columns: Annotated[
-        int, typer.Option(help="Images a row; a class a row where there are labels.", min=1, max=100)
+        int, typer.Option(help="Images per row; with labels, each row shows one class.", min=1, max=100)
     ] = 10,
 ) -> None:
-    """Draw a picture of what a checkpoint draws, or of what a set holds."""
+    """Write a picture of images from a checkpoint or a set."""
     from synthgen.pictures import save_contact_sheet
     from synthgen.sets.inspection import preview_images
 
@@ -191,7 +193,7 @@ def preview(
 def info(
     source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],
 ) -> None:
-    """Say what a checkpoint or a set is, and what is claimed for its privacy."""
+    """Describe a checkpoint or a set, and its privacy claim."""
     from synthgen.sets.inspection import describe
 
     lines = describe(source)
@@ -211,7 +213,7 @@ def recipes() -> None:
 
 @app.command()
 def data(folder: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None) -> None:
-    """Say where the real images were found, or how to get them."""
+    """Print where the real images were found, or how to get them."""
     from synthgen.real_images import find_data, load_real_images
 
     found = find_data(folder)
@@ -229,7 +231,7 @@ def doctor(
     file_format: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "tfrecord",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check environment, data, checkpoints, disk and a round trip; what to paste into a report of a bug."""
+    """Check environment, data, checkpoints, disk and a small export; paste the output into a bug report."""
     import json as json_
 
     from synthgen.doctor import diagnose

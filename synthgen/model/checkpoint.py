@@ -4,8 +4,8 @@
     generator.weights.h5    Keras weights: arrays, never code
     samples.png             what it draws
 
-Its identity is a SHA-256 over the architecture and the weights themselves, whatever HDF5 file holds them; where a
-formal guarantee is claimed, over the whole privacy statement too, so that the claim cannot be edited.
+Its identity is a SHA-256 over the architecture and the arrays, not over the bytes of the HDF5 file. Where a formal
+guarantee is claimed, it also covers the whole recipe and privacy statement, so that the claim cannot be edited.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Checkpoint:
         sha256: its identity, over architecture, weights and any formal privacy claim.
         recipe: how it was built and trained.
         privacy: what may be claimed for its images.
-        identified: the values of ``checkpoint.json`` that the identity covers beside the weights.
+        identified: what the identity covers beside the weights, exactly as ``checkpoint.json`` has it.
         training: steps, epochs, seed, seconds, data checksum, per-epoch history, versions.
         arrays: the weights that ``sha256`` names, by name.
     """
@@ -84,7 +84,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {error}") from error
 
     def keras_model(self) -> "keras.Model":
-        """The generator as a Keras model, to train on or to look into (imports TensorFlow).
+        """The generator as a Keras model, for training and inspection (imports TensorFlow).
 
         Raises:
             CheckpointError: the weights do not fit the recipe's architecture.
@@ -95,7 +95,7 @@ class Checkpoint:
         model = build_generator(self.recipe)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # Keras only warns where it leaves a layer at random
+                warnings.simplefilter("error", UserWarning)  # Keras only warns about a layer that it leaves random
                 model.load_weights(self.path / WEIGHTS_NAME)
         except (ValueError, KeyError, OSError, UserWarning) as error:
             reason = str(error).splitlines()[0]
@@ -114,8 +114,8 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
     """Load a built-in checkpoint by name or any other by its folder, and check its hashes.
 
     Raises:
-        CheckpointError: it does not exist, is malformed, its weights are not those its hash names, or its privacy
-            statement claims less than its ledger proves.
+        CheckpointError: it does not exist, is malformed, does not have the content that its hash names, or claims a
+            smaller epsilon than its ledger proves.
     """
     path = _find(str(name_or_path))
     if not path.resolve().name.isprintable():
@@ -125,7 +125,7 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         recipe = Recipe.from_dict(metadata["recipe"])
         privacy = PrivacyStatement.from_dict(metadata["privacy"])
         sha256, training = metadata["sha256"], metadata["training"]
-        # Hashes are over what is written: a later version may know more keys, with defaults.
+        # Hashes are over the file's own values: this version may add keys with defaults, or word a sentence otherwise.
         identified = identity_of(metadata["recipe"], metadata["privacy"])
         if sha256_of_json(metadata["recipe"]) != metadata["recipe_sha256"] or not isinstance(training, dict):
             raise ValueError("the recipe is not the one its hash names")
@@ -159,10 +159,10 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Write a checkpoint into the folder ``path``, each file whole or not at all, the metadata last.
 
-    A kill between the two leaves a checkpoint whose hash does not match; it is refused when loaded.
+    A process killed between the two leaves a checkpoint whose hash does not match; loading refuses it.
 
     Raises:
-        PrivacyError: ``privacy`` claims less than its ledger proves; nothing is written.
+        PrivacyError: ``privacy`` claims a smaller epsilon than its ledger proves; nothing is written.
     """
     privacy.expect_proven()
     path.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def save_checkpoint(
 
 
 def _expect_budget_kept(recipe: Recipe, privacy: PrivacyStatement) -> None:
-    """Raise ValueError where a formal claim stands beside a recipe that did not ask for it."""
+    """Raise ValueError where a formal claim is not within the budget of the recipe."""
     if (proof := privacy.proof) is None:
         return
     budget = recipe.privacy
@@ -195,9 +195,9 @@ def _expect_budget_kept(recipe: Recipe, privacy: PrivacyStatement) -> None:
 
 
 def identity_of(recipe: dict[str, Any], privacy: dict[str, Any]) -> dict[str, Any]:
-    """What the identity covers beside the weights, of recipe and privacy statement as plain values.
+    """What the identity covers beside the weights; recipe and privacy statement are given as plain values.
 
-    That is the part of the recipe that decides what the generator computes; for a formal claim, recipe and claim whole.
+    With a formal claim it is both of them whole; without, the part of the recipe that decides what is computed.
     """
     if privacy["guarantee"] == UNPROTECTED:
         return {key: recipe[key] for key in ("conditional", "latent", "generator")}
@@ -205,10 +205,10 @@ def identity_of(recipe: dict[str, Any], privacy: dict[str, Any]) -> dict[str, An
 
 
 def weights_sha256(path: Path, identified: dict[str, Any]) -> str:
-    """The identity of a generator: SHA-256 over ``identity_of``, then each array's name, type, shape and bytes.
+    """The identity of a generator: SHA-256 over ``identified``, then each array's name, type, shape and bytes.
 
     Raises:
-        CheckpointError: the file is missing, no HDF5, too large, or reaches outside itself.
+        CheckpointError: the file is missing, is no HDF5, is too large, or links to data outside itself.
     """
     return _identity(_read_arrays(path), identified)
 
@@ -222,7 +222,7 @@ def _identity(arrays: Iterable[tuple[str, Array]], identified: dict[str, Any]) -
 
 
 def _read_arrays(path: Path) -> Iterator[tuple[str, Array]]:
-    """The arrays of a weights file with their names, in order of these; raises as ``weights_sha256``."""
+    """The names and arrays of a weights file, sorted by name; raises as ``weights_sha256``."""
     try:
         with h5py.File(path, "r") as file:
             datasets = list(_own_datasets(file))
@@ -235,7 +235,7 @@ def _read_arrays(path: Path) -> Iterator[tuple[str, Array]]:
 
 
 def _own_datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
-    """Every dataset below ``group`` in order of name, refusing any link or storage outside the file."""
+    """Every dataset below ``group``, sorted by name; links and storage outside the file are refused."""
     for name in sorted(group):
         if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group):
             yield from _own_datasets(group[name])

@@ -1,9 +1,9 @@
-"""A trained generator in numpy: what drawing needs, and nothing of what training needs.
+"""A trained generator in numpy: it draws images without TensorFlow.
 
-Start-up takes a tenth of TensorFlow's, and an image half as long: batch norm is folded into the weights, and every
-transposed convolution is cut into its output phases, each of which is one small matrix product for every pixel
-(``_Doubling``). The images of a chunk lie side by side in the innermost axis, so that all else works on
-long rows, and all of a chunk stays in the processor's cache.
+It starts in a tenth of TensorFlow's time and draws an image in half of it. Batch norm is folded into the weights. Every
+transposed convolution is computed as its output phases, each one small matrix product a pixel (``_Doubling``). The
+images of a chunk lie along the innermost axis: all other operations work on long rows, and a chunk stays in the
+processor's cache.
 """
 
 import itertools
@@ -23,20 +23,19 @@ Floats = npt.NDArray[np.float32]
 
 STEM_SIDE = 7  # pixels; two stages double it to 14 and 28
 LEAKY_SLOPE = 0.2
-_CHUNK = 32  # images; with 16 or 64 an image takes as long or longer
+_CHUNK = 32  # images; 16 or 64 are no faster
 _BATCH_NORM_EPSILON = 1e-3  # Keras's
 
 
 class Generator:
-    """A generator as a function of latents and labels; ``networks.build_generator`` is the same in Keras.
+    """A generator as a function of latents and labels; ``networks.build_generator`` makes the same in Keras.
 
     Args:
         recipe: how it is built.
-        arrays: its weights by the names that Keras gives them in a weights file, such as
-            ``/layers/dense/vars/0``.
+        arrays: its weights by their names in a Keras weights file, such as ``/layers/dense/vars/0``.
 
     Raises:
-        ValueError: an array is missing, left over, of another shape than the recipe's, or holds no finite numbers.
+        ValueError: an array is missing, belongs to no layer, has a wrong shape, or holds NaN or infinity.
     """
 
     def __init__(self, recipe: Recipe, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -51,7 +50,7 @@ class Generator:
             dense, bias = dense * scale, np.broadcast_to(shift, (STEM_SIDE**2, width))
         else:
             bias = weights.take("dense", 1, (STEM_SIDE**2 * width,)).reshape(STEM_SIDE**2, width)
-        # The bias is the weight of one more input that is always 1. One product a pixel: (width, inputs) by inputs.
+        # The bias is the weight of one more input, which is always 1. Each pixel is one matrix product.
         self._stem = _float32(np.concatenate([dense, bias[None]]).transpose(1, 2, 0))
         self._stem_activates = section.batch_norm  # without batch norm the Keras generator has no activation here
         self._inputs = np.zeros((inputs + 1, _CHUNK), np.float32)
@@ -73,21 +72,28 @@ class Generator:
         bias = weights.take("conv2d_transpose", 1, (1,))
         self._last = _ConvolutionToOne(kernel[:, :, 0], float(bias[0]), side)
         weights.expect_all_taken()
-        self._lock = threading.Lock()  # the arrays between the layers are used again and again
+        self._lock = threading.Lock()  # every call uses the same arrays between the layers
 
     def __call__(self, latents: Floats, labels: npt.NDArray[np.uint8] | None) -> Images:
-        """Draw images (N, 28, 28) uint8 from latents (N, size) and labels (N,), or None where it is unconditional.
+        """Draw images.
 
-        Every chunk has one shape, so that a pixel depends on its own latent and label alone.
+        Every chunk is computed at one shape, so that an image depends on its own latent and label alone.
+
+        Args:
+            latents: float32, shape (N, size).
+            labels: uint8, shape (N,), 0 to 9; None for an unconditional generator.
+
+        Returns:
+            uint8, shape (N, 28, 28).
 
         Raises:
-            UsageError: latents or labels of another shape, or labels beyond 9.
-            CheckpointError: the weights are too large to compute with.
+            UsageError: latents or labels of another shape, or labels above 9.
+            CheckpointError: the weights are so large that the result is no finite number.
         """
         self._expect(latents, labels)
         images = np.empty((len(latents), IMAGE_SIDE, IMAGE_SIDE), np.uint8)
         classes = np.arange(NUM_CLASSES)[:, None]
-        with self._lock, np.errstate(over="ignore", invalid="ignore"):  # exp may be infinite: the pixel is 0
+        with self._lock, np.errstate(over="ignore", invalid="ignore"):  # where exp is infinite, the pixel is 0
             for piece in pieces(len(latents), _CHUNK):
                 count = piece.stop - piece.start
                 self._inputs[: self._latent_size, :count] = latents[piece].T
@@ -108,7 +114,7 @@ class Generator:
             raise UsageError(f"labels from {labels.min()} to {labels.max()}: expected 0 to {NUM_CLASSES - 1}")
 
     def _draw(self) -> Images:
-        """The images of one chunk, (28, 28, chunk)."""
+        """The images of one chunk, uint8 (28, 28, chunk)."""
         hidden = np.matmul(self._stem, self._inputs, out=self._hidden)
         if self._stem_activates:
             _leaky_relu(hidden)
@@ -125,10 +131,10 @@ class Generator:
 class _Doubling:
     """Keras's ``Conv2DTranspose`` of stride 2 and padding "same", on square images whose batch is the innermost axis.
 
-    An output pixel 2i + a is reached by a few inputs i + d only; so there are four phases (a, b), each an ordinary
-    small convolution over the inputs (Shi et al. 2016, arXiv:1609.07009). Every input row is kept in ``_windows`` next
-    to the rows that any phase uses it with: all that a pixel of a phase needs then lies in one piece, and the phase is
-    a matrix product of its kernel with each of these overlapping pieces.
+    Output pixel (2i + a, 2j + b) depends on a few inputs (i + d, j + e) only. So each of the four phases (a, b) is a
+    small ordinary convolution over the inputs (Shi et al. 2016, arXiv:1609.07009). ``_windows`` stores every input
+    row beside the rows that a phase combines it with. The inputs of one output pixel are then one contiguous piece,
+    and a phase is the product of its kernel with each of these overlapping pieces.
 
     Args:
         kernel: (k, k, out, in), as Keras has it.
@@ -146,16 +152,16 @@ class _Doubling:
         lowest = min(first)
         rows = side + max(first) - lowest
         self._windows = np.zeros((rows, rows + reach - 1, reach, channels, _CHUNK), np.float32)
-        self._copies = []  # (rows of the input, where they go)
+        self._copies = []  # (rows of the input, their place in _windows)
         for t in range(reach):
             top, bottom = max(0, lowest + t), min(side, rows + lowest + t)
             target = self._windows[top - lowest - t : bottom - lowest - t, -lowest : side - lowest, t]
             self._copies.append((slice(top, bottom), target))
         self._output = np.empty((side, 2, side, 2, filters, _CHUNK), np.float32)
-        self._products = []  # (kernel, pieces, output) of every phase
+        self._products = []  # (kernel, pieces, output) of each phase
         row, column, _, channel, item = self._windows.strides
         for a, b in np.ndindex(2, 2):
-            phase = np.zeros((filters, reach, reach, channels))  # out, column, row, in: as a piece is laid out
+            phase = np.zeros((filters, reach, reach, channels))  # out, column, row, in: the order within a piece
             for (u, d), (v, e) in itertools.product(taps[a].items(), taps[b].items()):
                 phase[:, e - first[b], d - first[a]] = kernel[u, v]
             inputs = as_strided(
@@ -168,7 +174,7 @@ class _Doubling:
         self._bias = _float32(np.repeat(bias[:, None], _CHUNK, axis=1))
 
     def __call__(self, hidden: Floats) -> Floats:
-        """(side, side, in, chunk) → (2 · side, 2 · side, out, chunk), which the next call overwrites."""
+        """(side, side, in, chunk) → (2 · side, 2 · side, out, chunk); the next call overwrites the result."""
         hidden = hidden.reshape(self._input_shape)
         for rows, target in self._copies:
             target[...] = hidden[rows]
@@ -180,11 +186,11 @@ class _Doubling:
 
 
 class _ConvolutionToOne:
-    """Keras's ``Conv2DTranspose`` of stride 1 and padding "same" to a single channel: every pixel is spread around.
+    """Keras's ``Conv2DTranspose`` of stride 1 and padding "same" to one channel: each pixel adds to its neighbours.
 
     Args:
         kernel: (3, 3, in).
-        bias: of all pixels.
+        bias: added to every pixel.
         side: rows and columns of the images.
     """
 
@@ -195,7 +201,7 @@ class _ConvolutionToOne:
         self._framed = np.empty((side + 2, side + 2, _CHUNK), np.float32)
 
     def __call__(self, hidden: Floats) -> Floats:
-        """(side, side, in, chunk) → (side, side, chunk), which the next call overwrites."""
+        """(side, side, in, chunk) → (side, side, chunk); the next call overwrites the result."""
         np.matmul(self._kernel, hidden, out=self._spread)
         self._framed[:] = self._bias
         for u, v in np.ndindex(3, 3):
@@ -204,14 +210,14 @@ class _ConvolutionToOne:
 
 
 class _Weights:
-    """The arrays of a weights file, taken layer by layer; Keras numbers layers of one kind ``name``, ``name_1``, …"""
+    """The arrays of a weights file, read layer by layer; Keras names layers of one kind ``name``, ``name_1``, …"""
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
         self._arrays = dict(arrays)
         self._layers: dict[str, int] = {}
 
     def take(self, kind: str, number: int, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        """Variable ``number`` of the present layer of a kind."""
+        """Variable ``number`` of the current layer of a kind, removed from the arrays."""
         index = self._layers.get(kind, 0)
         name = f"/layers/{kind}{f'_{index}' if index else ''}/vars/{number}"
         found = self._arrays.pop(name, None)
@@ -226,7 +232,7 @@ class _Weights:
         self._layers[kind] = self._layers.get(kind, 0) + 1
 
     def batch_norm(self, channels: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """The next batch norm as the scale and shift that it comes down to once training is over."""
+        """The next batch norm as a scale and a shift, which is all that is left of it after training."""
         gamma, beta, mean, variance = (self.take("batch_normalization", i, (channels,)) for i in range(4))
         self.next("batch_normalization")
         if not variance.min() >= 0:
@@ -235,19 +241,19 @@ class _Weights:
         return scale, beta - mean * scale
 
     def expect_all_taken(self) -> None:
-        """Raise ValueError where the file holds more than the recipe's layers."""
+        """Raise ValueError if the file holds an array of no layer."""
         if self._arrays:
             raise ValueError(f"{min(self._arrays)!r:.80} belongs to no layer")
 
 
 def _taps(size: int, phase: int) -> dict[int, int]:
-    """Which kernel rows reach output pixel 2i + phase, and from which input i + d: row → d."""
-    before = max(size - 2, 0) // 2  # what "same" cuts off the front
+    """For output pixel 2i + phase: each kernel row that adds to it → the d of the input i + d that it multiplies."""
+    before = max(size - 2, 0) // 2  # pixels that "same" cuts off the front
     return {u: (phase + before - u) // 2 for u in range(size) if (phase + before - u) % 2 == 0}
 
 
 def _leaky_relu(hidden: Floats) -> Floats:
-    """In place; the argument."""
+    """Apply it in place, and return the argument."""
     np.maximum(hidden, hidden * np.float32(LEAKY_SLOPE), out=hidden)
     return hidden
 

@@ -37,7 +37,7 @@ def build_generator(recipe: Recipe) -> keras.Model:
 
     Inputs are latents (N, latent.size) float32 and, when conditional, one-hot classes (N, 10) float32, joined
     before the first layer as in Mirza and Osindero 2014 (arXiv:1411.1784). The output is (N, 28, 28, 1) float32
-    in [0, 1]. ``recipe.generator_flops`` tells what an image costs.
+    in [0, 1]. ``recipe.generator_flops`` is the cost of an image.
     """
     section = recipe.generator
     latent = layers.Input((recipe.latent.size,), name="latent")
@@ -45,7 +45,7 @@ def build_generator(recipe: Recipe) -> keras.Model:
     if recipe.conditional:
         class_one_hot = layers.Input((NUM_CLASSES,), name="class")
         inputs, hidden = [latent, class_one_hot], layers.Concatenate()([latent, class_one_hot])
-    use_bias = not section.batch_norm  # the normalisation brings its own
+    use_bias = not section.batch_norm  # the normalisation has its own
     hidden = layers.Dense(STEM_SIDE**2 * section.stem_filters, use_bias=use_bias)(hidden)
     hidden = layers.Reshape((STEM_SIDE, STEM_SIDE, section.stem_filters))(hidden)
     if section.batch_norm:
@@ -93,8 +93,8 @@ def build_discriminator(recipe: GameRecipe) -> keras.Model:
 def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callable[..., npt.NDArray[np.uint8]]:
     """The generator as (latents (batch, size), labels (batch,) or None) → uint8 images (batch, 28, 28).
 
-    For the pictures of a training, and to hold ``generator.Generator``, which draws the sets, against. Traced once, at
-    one batch shape, with ``training=False``, and on the processor even where there is a GPU, which rounds otherwise.
+    It draws the pictures during training, and tests compare ``generator.Generator``, which draws the sets, with it. It
+    is traced once, at one batch shape, with ``training=False``, and runs on the CPU: a GPU rounds differently.
     """
     latent_spec = tf.TensorSpec((batch, recipe.latent.size), tf.float32)
 
@@ -119,7 +119,7 @@ def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callab
 
 
 def bare(inputs: list[Any]) -> Any:
-    """A list of inputs as Keras wants it: a lone one without its list."""
+    """A list of inputs as Keras wants it: a single one without its list."""
     return inputs[0] if len(inputs) == 1 else inputs
 
 
@@ -128,8 +128,8 @@ def _as_array(tensor: tf.Tensor) -> npt.NDArray[np.uint8]:
     return array
 
 
-class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]  # named alike, as weights files name layers
-    """Keras's own, but trained through TensorFlow's fused kernel: a third of the generator's training time less."""
+class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]  # so named, as weights files name layers
+    """Keras's layer, trained with TensorFlow's fused kernel: a third less training time for the generator."""
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training:
@@ -146,7 +146,7 @@ class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]  # na
         return outputs
 
     def _over_all_replicas(self, inputs: tf.Tensor, part: Part) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What the fused kernel gives for the whole batch: mean and unbiased variance too; outputs of this part."""
+        """As the fused kernel: this part's outputs, and the mean and unbiased variance of the whole batch."""
         *axes, _ = range(len(inputs.shape))
         count = tf.cast(part.count * tf.reduce_prod(tf.shape(inputs)[1:-1]), tf.float32)
         mean = sum_over_replicas(tf.reduce_sum(inputs, axes)) / count
@@ -156,7 +156,7 @@ class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]  # na
 
 
 class Dropout(layers.Dropout):  # type: ignore[misc]
-    """Keras's own; where a batch is shared out among replicas each row loses what it would lose on one device."""
+    """Keras's layer; where replicas share a batch, each row is dropped from as it would be on one device."""
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         part = own_part()

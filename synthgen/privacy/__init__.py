@@ -1,6 +1,6 @@
-"""Differential privacy: random mechanisms, the ledger of those that ran, the accountant that prices it, the statement.
+"""Differential privacy: random mechanisms, the accountant, the ledger of what was run, and the statement.
 
-In go what is to be released and a budget; out come noisy values, a ledger and a proven epsilon.
+In go values to release and a budget; out come noisy values, a ledger and a proven epsilon.
 """
 
 __all__ = ["accounting", "ledger", "mechanisms", "per_example", "statement"]

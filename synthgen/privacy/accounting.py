@@ -1,70 +1,100 @@
 """The price of private mechanisms: epsilon at a given delta, by Google's ``dp-accounting``.
 
 The accountant of record composes privacy loss distributions (PLD; Koskela, Jälkö & Honkela 2020; Doroshenko et al.
-2022), rounding every step pessimistically; Rényi accounting (RDP; Mironov 2017; Mironov, Talwar & Zhang 2019) stands
-beside it as a check. Both assume what the mechanisms do: Poisson sampling, and neighbours that differ by one example
-added or removed.
+2022), rounding every step pessimistically. Rényi accounting (RDP; Mironov 2017; Mironov, Talwar & Zhang 2019) checks
+it. Both assume what the mechanisms do: Poisson sampling, and neighbours that differ by one example added or removed.
 """
 
 import contextlib
+import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from synthgen.errors import PrivacyError
 
-MAX_EPSILON = 50.0  # beyond it a guarantee says nothing, and its loss distribution grows without end
-MIN_DELTA, MAX_DELTA = 1e-12, 1e-2
+MIN_EPSILON, MAX_EPSILON = 0.01, 50.0  # beyond 50 a guarantee says nothing, and its loss distribution is huge
+MIN_DELTA, MAX_DELTA = 1e-12, 1e-3
+MAX_STEPS = 1_000_000  # of all mechanisms together: what can be priced in seconds
 _MAX_LOSS = 100.0  # summed privacy losses that PLD follows, at 10,000 points a unit
 _MAX_TRIALS = 100
 _RELATIVE_TOLERANCE = 1e-3  # of the budget, left unspent by a calibration
+_MAX_TEXT = 300
 
 
-class Priced(Protocol):
-    """What the accountant must know of a mechanism: see ``synthgen.privacy.ledger.Mechanism``."""
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """One Gaussian mechanism as it was run.
 
-    @property
-    def noise_multiplier(self) -> float: ...
-    @property
-    def sampling_probability(self) -> float: ...
-    @property
-    def steps(self) -> int: ...
+    Attributes:
+        name: e.g. ``teacher``, ``class means``, ``discriminator``.
+        releases: what its output is, in one plain line.
+        noise_multiplier: standard deviation of the noise / L2 sensitivity; 0.001 to 1e6.
+        l2_sensitivity: how far adding or removing one example can move the sum, that is the clip norm; 1e-12 to 1e12.
+        sampling_probability: of Poisson sampling, 1e-6 to 1; 1: every example takes part.
+        steps: how often it was run.
+
+    Raises:
+        PrivacyError: a value is of the wrong type or out of range.
+    """
+
+    name: str
+    releases: str
+    noise_multiplier: float
+    l2_sensitivity: float
+    sampling_probability: float = 1.0
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        for key in ("name", "releases"):
+            text = getattr(self, key)
+            if not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= _MAX_TEXT:
+                raise PrivacyError(f"mechanism's {key}: expected one printable line of at most {_MAX_TEXT} characters")
+        limits = {"noise_multiplier": (1e-3, 1e6), "l2_sensitivity": (1e-12, 1e12), "sampling_probability": (1e-6, 1.0)}
+        for key, (low, high) in limits.items():
+            value = _number(f"mechanism '{self.name}': {key}", getattr(self, key), low, high)
+            object.__setattr__(self, key, value)
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or not 1 <= self.steps <= MAX_STEPS:
+            raise PrivacyError(f"mechanism '{self.name}': steps {self.steps!r:.80}; expected 1 to {MAX_STEPS:,}")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The largest privacy loss a run may cause.
+    """The largest privacy loss that a run may cause: all its looks at the real images together.
 
     Attributes:
-        epsilon: above 0, at most 50.
-        delta: the probability, 1e-12 to 0.01, with which epsilon may be exceeded; keep it below 1 / data set size.
+        epsilon: 0.01 to 50.
+        delta: 1e-12 to 0.001, the probability that the guarantee adds to the factor exp(epsilon); keep it below
+            1 / data set size.
+
+    Raises:
+        PrivacyError: a value is no number or out of range.
     """
 
-    epsilon: float
-    delta: float
+    epsilon: float = dataclasses.field(metadata={"low": MIN_EPSILON, "high": MAX_EPSILON})
+    delta: float = dataclasses.field(default=1e-5, metadata={"low": MIN_DELTA, "high": MAX_DELTA})
 
     def __post_init__(self) -> None:
-        if not 0 < self.epsilon <= MAX_EPSILON:
-            raise PrivacyError(f"epsilon {self.epsilon}; expected a number above 0, at most {MAX_EPSILON:g}")
-        _check_delta(self.delta)
+        for field in dataclasses.fields(self):
+            value = _number(field.name, getattr(self, field.name), field.metadata["low"], field.metadata["high"])
+            object.__setattr__(self, field.name, value)
 
 
-def epsilon_of(mechanisms: Sequence[Priced], delta: float, accountant: str = "pld") -> float:
+def epsilon_of(mechanisms: Sequence[Mechanism], delta: float, accountant: str = "pld") -> float:
     """The epsilon, at ``delta``, of running all ``mechanisms`` on the same data: an upper bound.
 
     Args:
         mechanisms: Gaussian mechanisms; an empty sequence costs nothing.
-        delta: 1e-12 to 0.01.
-        accountant: ``pld`` or ``rdp``. Where RDP already says more than 50, or the loss distributions would be vast
-            (dozens of mechanisms, or hardly any noise), RDP's bound is returned for PLD's, so that no ledger takes
-            more than seconds.
+        delta: 1e-12 to 0.001.
+        accountant: ``pld`` or ``rdp``. RDP's bound is returned for PLD's where it is above 50 or where the loss
+            distributions would be vast (dozens of mechanisms, or hardly any noise): no ledger takes more than seconds.
 
     Raises:
         PrivacyError: delta or the accountant's name is out of range.
     """
-    _check_delta(delta)
+    _number("delta", delta, MIN_DELTA, MAX_DELTA)
     if accountant not in ("pld", "rdp"):
         raise PrivacyError(f"accountant '{accountant}'; expected pld or rdp")
     if not mechanisms:
@@ -76,7 +106,7 @@ def epsilon_of(mechanisms: Sequence[Priced], delta: float, accountant: str = "pl
     return _epsilon_pld(mechanisms, delta)
 
 
-def calibrated(mechanisms: Callable[[float], Sequence[Priced]], budget: Budget) -> float:
+def calibrated(mechanisms: Callable[[float], Sequence[Mechanism]], budget: Budget) -> float:
     """The smallest noise scale s with ``epsilon_of(mechanisms(s), budget.delta) <= budget.epsilon``.
 
     At most 0.1 % of the budget's epsilon is left unspent.
@@ -104,9 +134,10 @@ def accountant_version() -> str:
 
 
 def _solve(price: Callable[[float], float], epsilon: float, *, start: float, tolerance: float) -> float:
-    """A scale whose price lies between ``epsilon`` · (1 - tolerance) and ``epsilon``: interpolation of the logarithms.
+    """A scale whose price lies between ``epsilon`` · (1 - tolerance) and ``epsilon``.
 
-    Epsilon is nearly a power of the noise, so a few steps do. What is returned was priced, and fits.
+    Interpolates between logarithms: epsilon is nearly a power of the noise, so that a few steps are enough. The scale
+    returned was itself priced.
     """
     enough, too_little = math.inf, 0.0
     price_enough, price_too_little = 0.0, math.inf
@@ -136,47 +167,44 @@ def _solve(price: Callable[[float], float], epsilon: float, *, start: float, tol
     raise PrivacyError(f"no amount of noise brings epsilon to {epsilon:g}; allow another epsilon")
 
 
-def _epsilon_pld(mechanisms: Sequence[Priced], delta: float) -> float:
+def _epsilon_pld(mechanisms: Sequence[Mechanism], delta: float) -> float:
     import dp_accounting
     from dp_accounting import pld
 
-    accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    return _composed(pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE), mechanisms, delta)
+
+
+def _epsilon_rdp(mechanisms: Sequence[Mechanism], delta: float) -> float:
+    import dp_accounting
+    from dp_accounting import rdp
+
+    relation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+    return _composed(rdp.RdpAccountant(neighboring_relation=relation), mechanisms, delta)
+
+
+def _composed(accountant: Any, mechanisms: Sequence[Mechanism], delta: float) -> float:
+    """The epsilon of all mechanisms by one of the library's accountants."""
+    import dp_accounting
+
     with _quiet_accountant():
         for mechanism in mechanisms:
-            accountant.compose(_event(mechanism))
+            event: Any = dp_accounting.GaussianDpEvent(mechanism.noise_multiplier)
+            if mechanism.sampling_probability < 1:
+                event = dp_accounting.PoissonSampledDpEvent(mechanism.sampling_probability, event)
+            accountant.compose(dp_accounting.SelfComposedDpEvent(event, mechanism.steps))
         return float(accountant.get_epsilon(delta))
 
 
-def _largest_loss(mechanism: Priced) -> float:
-    """The privacy loss at nine standard deviations: how far the distribution of a mechanism reaches."""
-    steps = mechanism.steps if mechanism.sampling_probability == 1 else 1  # sampled: of each step
+def _largest_loss(mechanism: Mechanism) -> float:
+    """The privacy loss at nine standard deviations: how far the loss distribution of a mechanism reaches."""
+    steps = mechanism.steps if mechanism.sampling_probability == 1 else 1  # where sampled: of a single step
     mean = steps / (2 * mechanism.noise_multiplier**2)
     return mean + 9 * math.sqrt(2 * mean)
 
 
-def _epsilon_rdp(mechanisms: Sequence[Priced], delta: float) -> float:
-    import dp_accounting
-    from dp_accounting import rdp
-
-    accountant = rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    with _quiet_accountant():
-        for mechanism in mechanisms:
-            accountant.compose(_event(mechanism))
-        return float(accountant.get_epsilon(delta))
-
-
-def _event(mechanism: Priced) -> Any:
-    import dp_accounting
-
-    event: Any = dp_accounting.GaussianDpEvent(mechanism.noise_multiplier)
-    if mechanism.sampling_probability < 1:
-        event = dp_accounting.PoissonSampledDpEvent(mechanism.sampling_probability, event)
-    return dp_accounting.SelfComposedDpEvent(event, mechanism.steps)
-
-
 @contextlib.contextmanager
 def _quiet_accountant() -> Iterator[None]:
-    """Without the warnings of RDP about orders that it leaves out, which only loosens its bound."""
+    """Silence RDP's warnings about orders that it leaves out: that only loosens its bound."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -186,6 +214,7 @@ def _quiet_accountant() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_delta(delta: float) -> None:
-    if not MIN_DELTA <= delta <= MAX_DELTA:
-        raise PrivacyError(f"delta {delta}; expected a number from {MIN_DELTA:g} to {MAX_DELTA:g}")
+def _number(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # also refuses NaN
+        raise PrivacyError(f"{name} = {value!r:.80}: expected a number from {low} to {high}")
+    return float(value)  # 1 and 1.0 are one value, and one hash

@@ -1,7 +1,7 @@
 """The ledger: every private mechanism that was run, in plain numbers from which anyone can compute epsilon again.
 
-During a run it lies on disk and a mechanism is charged *before* its output is used. A run killed between the two has
-paid for something that it did not use; never the other way round.
+During a run it lies on disk, and a mechanism is charged *before* its output is used. A run killed between the two has
+paid for what it did not use; no run uses what it has not paid for.
 """
 
 import json
@@ -12,58 +12,13 @@ from typing import Any
 
 from synthgen.errors import PrivacyError
 from synthgen.files import exclusive_lock, sha256_of_json, write_json
-from synthgen.privacy.accounting import Budget, epsilon_of
+from synthgen.privacy.accounting import MAX_STEPS, Budget, Mechanism, epsilon_of
 
 LEDGER_NAME = "ledger.json"  # in a run's folder
-LEDGER_FILES = {LEDGER_NAME, LEDGER_NAME + ".lock"}  # a killed run leaves them; what they say was spent still counts
+LEDGER_FILES = {LEDGER_NAME, LEDGER_NAME + ".lock"}  # a killed run leaves them; its charges still count
 MAX_MECHANISMS = 32
-MAX_STEPS = 1_000_000  # of a whole ledger: what the accountant prices in seconds
-_MAX_TEXT = 300
 _MAX_FILE_BYTES = 1 << 20  # 1 MiB
 _SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mechanism:
-    """One Gaussian mechanism as it was run.
-
-    Attributes:
-        name: e.g. ``teacher``, ``class means``, ``discriminator``.
-        releases: what its output is, in one plain line.
-        noise_multiplier: standard deviation of the noise / L2 sensitivity; 0.001 to 1e6.
-        l2_sensitivity: of the clipped sum to adding or removing one example, that is the clip norm; 1e-12 to 1e12.
-        sampling_probability: of Poisson sampling, 1e-6 to 1; 1: every example takes part.
-        steps: how often it was run.
-
-    Raises:
-        PrivacyError: a value is of the wrong type or out of range.
-    """
-
-    name: str
-    releases: str
-    noise_multiplier: float
-    l2_sensitivity: float
-    sampling_probability: float = 1.0
-    steps: int = 1
-
-    def __post_init__(self) -> None:
-        for key in ("name", "releases"):
-            text = getattr(self, key)
-            if not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= _MAX_TEXT:
-                raise PrivacyError(f"mechanism's {key}: expected one printable line of at most {_MAX_TEXT} characters")
-        self._check_number("noise_multiplier", 1e-3, 1e6)
-        self._check_number("l2_sensitivity", 1e-12, 1e12)
-        self._check_number("sampling_probability", 1e-6, 1)
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or not 1 <= self.steps <= MAX_STEPS:
-            raise PrivacyError(f"mechanism '{self.name}': steps {self.steps!r}; expected 1 to {MAX_STEPS:,}")
-
-    def _check_number(self, key: str, low: float, high: float) -> None:
-        value = getattr(self, key)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not low <= value <= high:  # which a NaN is not, either
-            shown = repr(value) if isinstance(value, float) else "of this kind or size"
-            raise PrivacyError(f"mechanism '{self.name}': {key} {shown}; expected a number from {low:g} to {high:g}")
-        object.__setattr__(self, key, float(value))  # 1 and 1.0 are one mechanism, and one hash
 
 
 @dataclass(frozen=True)
@@ -89,11 +44,6 @@ class Ledger:
     def __len__(self) -> int:
         return len(self.mechanisms)
 
-    @property
-    def sha256(self) -> str:
-        """Of the ledger's plain values."""
-        return sha256_of_json(self.to_list())
-
     def charged(self, mechanism: Mechanism) -> "Ledger":
         """This ledger and one more mechanism; one of the same name and parameters gains its steps instead."""
         mechanisms = list(self.mechanisms)
@@ -104,7 +54,7 @@ class Ledger:
         return Ledger((*mechanisms, mechanism))
 
     def epsilon(self, delta: float, accountant: str = "pld") -> float:
-        """What all of it costs at ``delta``: see ``epsilon_of``."""
+        """What all mechanisms together cost at ``delta``: see ``epsilon_of``."""
         return epsilon_of(self.mechanisms, delta, accountant)
 
     def to_list(self) -> list[dict[str, Any]]:
@@ -113,7 +63,11 @@ class Ledger:
 
     @classmethod
     def from_list(cls, document: Any) -> "Ledger":
-        """Read a ledger back from a stranger's JSON; raises PrivacyError unless every value is possible."""
+        """Read a ledger back from JSON that may come from anyone.
+
+        Raises:
+            PrivacyError: a value is impossible, or the form is another.
+        """
         if not isinstance(document, list) or len(document) > MAX_MECHANISMS:
             raise PrivacyError(f"the ledger is no list of at most {MAX_MECHANISMS} mechanisms")
         keys = {field.name for field in fields(Mechanism)}
@@ -126,7 +80,7 @@ class OpenLedger:
     """A ledger on disk during a run, within a budget.
 
     >>> ledger = OpenLedger.open(out / "ledger.json", Budget(1.0, 1e-5))  # doctest: +SKIP
-    >>> ledger.charge(mechanism)  # only when this returns may the mechanism's output be used  # doctest: +SKIP
+    >>> ledger.charge(mechanism)  # once this returns, the mechanism's output may be used  # doctest: +SKIP
     """
 
     def __init__(self, path: Path, budget: Budget, ledger: Ledger) -> None:
@@ -139,7 +93,7 @@ class OpenLedger:
 
     @classmethod
     def open(cls, path: Path, budget: Budget) -> "OpenLedger":
-        """Take up the ledger in ``path``, or begin an empty one there.
+        """Read the ledger in ``path``, or begin an empty one there.
 
         Raises:
             PrivacyError: the file is truncated, was edited, or was begun with another budget.
@@ -159,7 +113,7 @@ class OpenLedger:
     def charge(self, mechanism: Mechanism) -> None:
         """Write down that ``mechanism`` is run; call this before its output is used for anything.
 
-        It returns only when the charge is on the disk; if it raises, the mechanism must not be run.
+        When it returns, the charge is on the disk. If it raises, the mechanism must not be run.
 
         Raises:
             PrivacyError: the budget would be exceeded, or another run has changed the ledger.
@@ -177,7 +131,7 @@ class OpenLedger:
             self._ledger = charged
 
     def _affords(self, ledger: Ledger) -> bool:
-        return any(  # the cheap bound first: what it allows needs no other
+        return any(  # the cheap bound first: where it fits, the other is not needed
             ledger.epsilon(self.budget.delta, accountant) <= self.budget.epsilon for accountant in ("rdp", "pld")
         )
 

@@ -1,7 +1,7 @@
-"""The random draws and the clip that every private mechanism is made of.
+"""Noise, sampling and clipping: what every private mechanism is made of.
 
-Randomness comes from the operating system (``os.urandom``) and nowhere else: no seed is accepted and none recorded,
-because whoever knows the noise can take it off again.
+Randomness comes from the operating system (``os.urandom``) and nowhere else. No seed is accepted or recorded, because
+anyone who knows the noise can subtract it.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from synthgen.errors import PrivacyError
 
-_CHUNK_DRAWS = 1 << 18  # numbers drawn at a time, so that the uniform bits never need much memory
+_CHUNK_DRAWS = 1 << 18  # numbers drawn at a time, to bound the memory of the uniform bits
 _CHUNK_ROW_BYTES = 32 << 20  # 32 MiB of rows clipped at a time
 _MIN_CLIP_NORM, _MAX_CLIP_NORM = 1e-30, 1e30  # far from the numbers that float32 cannot hold
 
@@ -20,13 +20,13 @@ _MIN_CLIP_NORM, _MAX_CLIP_NORM = 1e-30, 1e30  # far from the numbers that float3
 def gaussian_noise(shape: int | tuple[int, ...], standard_deviation: float) -> npt.NDArray[np.float64]:
     """Independent Gaussian noise of mean 0 from the operating system's entropy.
 
-    Each number is the scaled sum of four Box-Muller draws. One draw alone leaves tell-tale gaps among the low bits of
-    a double (Mironov 2012, "On significance of the least significant bits for differential privacy"); to invert a
-    sum of four is out of reach (Holohan & Braghin 2021, "Secure random sampling in differential privacy").
+    Each number is the scaled sum of four Box-Muller draws. The low bits of a single draw can reveal the value that it
+    was added to (Mironov 2012, "On significance of the least significant bits for differential privacy"); inverting
+    a sum of four is infeasible (Holohan & Braghin 2021, "Secure random sampling in differential privacy").
 
     Args:
         shape: of the result.
-        standard_deviation: finite and not negative; in the unit of what the noise is added to.
+        standard_deviation: finite, at least 0; in the unit of the values that the noise is added to.
 
     Returns:
         float64 of ``shape``.
@@ -48,14 +48,17 @@ def gaussian_noise(shape: int | tuple[int, ...], standard_deviation: float) -> n
 
 
 def poisson_sample(population: int, probability: float) -> npt.NDArray[np.int64]:
-    """The indices below ``population``, each taken independently with ``probability``, in ascending order.
+    """The indices below ``population``, each taken independently with ``probability``.
 
-    The rate is that asked for, rounded down to a multiple of 2⁻⁶⁴: the sampling run is never more than that accounted.
+    The probability is rounded down to a multiple of 2⁻⁶⁴, so that it never exceeds the one that the accountant prices.
+
+    Returns:
+        int64, ascending.
 
     Raises:
         PrivacyError: the probability is not within 0 to 1, or the population is negative.
     """
-    if not 0 <= probability <= 1:  # NaN, too, is refused
+    if not 0 <= probability <= 1:  # also refuses NaN
         raise PrivacyError(f"sampling probability {probability}; expected a number from 0 to 1")
     if population < 0:
         raise PrivacyError(f"population {population}; expected at least 0")
@@ -68,18 +71,18 @@ def poisson_sample(population: int, probability: float) -> npt.NDArray[np.int64]
 def clip_rows(rows: npt.NDArray[np.floating], l2_clip_norm: float) -> npt.NDArray[np.floating]:
     """Scale down each row whose L2 norm exceeds ``l2_clip_norm``; no norm exceeds it afterwards, rounding included.
 
-    A row with a NaN or an infinity becomes zeros: it is one example's, so that its neighbours must not suffer, and to
-    stop instead would tell that the example is there.
+    A row with a NaN or an infinity becomes zeros. It must not spoil the sum of the other rows, and an error would
+    reveal that the example is there.
 
     Args:
-        rows: shape (N, D), one row an example; float32 or float64.
+        rows: shape (N, D), one row per example; float32 or float64.
         l2_clip_norm: the largest norm allowed, between 1e-30 and 1e30.
 
     Returns:
         A new array of the same shape and dtype.
 
     Raises:
-        PrivacyError: the clip norm is out of range, or ``rows`` is no such array.
+        PrivacyError: the clip norm is out of range, or ``rows`` has another shape or dtype.
     """
     if not _MIN_CLIP_NORM <= l2_clip_norm <= _MAX_CLIP_NORM:
         raise PrivacyError(f"l2_clip_norm {l2_clip_norm}; expected a number between 1e-30 and 1e30")
@@ -93,12 +96,12 @@ def clip_rows(rows: npt.NDArray[np.floating], l2_clip_norm: float) -> npt.NDArra
 
 
 def _clip_chunk(rows: npt.NDArray[np.floating], l2_clip_norm: float) -> npt.NDArray[np.float64]:
-    # The margin pays for rounding: of each number to the rows' type, and of the norm's own sum.
+    # The margin covers two roundings: of each number to the rows' dtype, and of the norm's sum.
     target = l2_clip_norm * (1 - (8 * float(np.finfo(rows.dtype).eps) + 1e-12))
     wide = rows.astype(np.float64)
     wide[~np.isfinite(wide).all(axis=1)] = 0
     largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
-    unit = wide / np.where(largest > 0, largest, 1)  # squares of these neither overflow nor vanish together
+    unit = wide / np.where(largest > 0, largest, 1)  # squares of these cannot overflow, nor all underflow
     norm = np.sqrt(np.square(unit).sum(axis=1, keepdims=True))  # of unit: 0, or from 1 to sqrt(D)
     with np.errstate(over="ignore"):
         too_long = largest * norm > target
@@ -115,5 +118,5 @@ def _box_muller(count: int) -> npt.NDArray[np.float64]:
 
 
 def _random_integers(count: int) -> npt.NDArray[np.uint64]:
-    """Uniform 64-bit integers from the operating system."""
+    """Uniform 64-bit integers from the operating system's entropy."""
     return np.frombuffer(os.urandom(8 * count), np.uint64)

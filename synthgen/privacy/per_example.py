@@ -1,12 +1,12 @@
-"""Per-example gradients, each clipped, and their sum: the sensitive half of DP-SGD, without a loop over examples.
+"""The sum of clipped per-example gradients, the sensitive part of DP-SGD, without a loop over examples.
 
-DP-SGD (Abadi et al. 2016, arXiv:1607.00133, algorithm 1) bounds what one example can do to a step by clipping the
-gradient of each. A dense layer's per-example gradient is an outer product a ⊗ g of its input and its output's
-gradient, so that its norm is |a|·|g| and the gradient itself need never be made (Goodfellow 2015, arXiv:1510.01799).
-A convolution's is a product of its unfolded patches with its output's gradients, one small matrix product an example
-(Rochette, Manoel and Tramel 2019, arXiv:1912.06015); here these are kept until the clip is known, and summed. Layers
-of few filters make this cheaper than Gram matrices, and safer: no norm is a difference of large numbers, and the
-norm of a convolution is taken of the very numbers that are summed.
+DP-SGD (Abadi et al. 2016, arXiv:1607.00133, algorithm 1) clips each example's gradient, so that no example moves a
+step further than the clip norm. For a dense layer this gradient is the outer product a ⊗ g of the layer's input and
+its output's gradient: its norm is |a|·|g|, and the gradient itself is never computed (Goodfellow 2015,
+arXiv:1510.01799). For a convolution it is the product of the unfolded patches with the output's gradients, one small
+matrix product per example (Rochette, Manoel and Tramel 2019, arXiv:1912.06015). These products are kept until the clip
+factors are known. With few filters this is cheaper than Gram matrices, and safer: no norm is a difference of large
+numbers, and the norm is that of the very numbers that are summed.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Norms, products and sums are rounded to float32: a clip this much tighter than declared leaves them room, so that
-# the sums of two neighbouring batches differ by no more than the clip norm.
+# Norms, products and sums are rounded to float32. The clip is this much tighter than declared, so that the rounded sums
+# of two neighbouring batches still differ by no more than the clip norm.
 _ROUNDING_ROOM = 1e-3
 
 Losses = Callable[[tf.Tensor], tf.Tensor]  # logits (N, 1) → each example's loss (N,) or (N, 1)
@@ -27,7 +27,7 @@ class ClippedGradients:
 
     Args:
         model: a functional model of one output whose parameters all lie in ``Conv2D`` and ``Dense`` layers without
-            an activation of their own, each used once. Examples must not meet in it: no batch normalisation.
+            an activation of their own, each used once. No layer may mix examples, as batch normalisation does.
         l2_clip_norm: the largest norm that one example's gradient keeps.
 
     Raises:
@@ -57,7 +57,7 @@ class ClippedGradients:
         """
         with tf.GradientTape() as tape:
             logits, *ends = self._model(inputs, training=True)
-            # Each term depends on its own example alone, so that the sum's gradient at a layer is every example's own.
+            # Each term depends on one example alone: the sum's gradient at a layer's output is each example's own.
             total = tf.reduce_sum(losses(logits))
         seen, answered = ends[0::2], ends[1::2]
         gradients = tape.gradient(total, answered)
@@ -68,8 +68,8 @@ class ClippedGradients:
         return [sums[i] for i in self._order], logits
 
     def _factors(self, squares: tf.Tensor) -> tf.Tensor:
-        # A norm that is infinite or no number counts as nothing: it is one example's, and must not spoil its
-        # neighbours' sum, nor tell by an error that it is there.
+        # An example whose norm is infinite or NaN counts as zero: it must not spoil the sum of the others, and an error
+        # would reveal that it is there.
         norms = tf.sqrt(tf.maximum(squares, np.finfo(np.float32).tiny))
         return tf.where(tf.math.is_finite(norms), tf.minimum(1.0, self._clip / norms), 0.0)
 
@@ -78,7 +78,7 @@ _Part = tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]
 
 
 def _part_of(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) -> _Part:
-    """One layer's share: the squared norms (N,), and a function from clip factors (N,) to the sums of its weights."""
+    """For one layer: squared norms (N,), and a function from clip factors (N,) to the sums for its weights."""
     return (_of_dense if isinstance(layer, keras.layers.Dense) else _of_convolution)(layer, seen, gradient)
 
 
@@ -103,7 +103,7 @@ def _of_convolution(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) ->
     pixels = int(np.prod(gradient.shape[1:3]))
     gradient = tf.reshape(gradient, [-1, pixels, filters])
     kernels = tf.matmul(tf.reshape(patches, [-1, pixels, taps]), gradient, transpose_a=True)
-    rows = tf.reshape(kernels, [-1, taps * filters])  # one example's kernel gradient each
+    rows = tf.reshape(kernels, [-1, taps * filters])  # each the kernel's gradient of one example
     biases = tf.reduce_sum(gradient, axis=1)
     squares = _squares(rows) + (_squares(biases) if layer.use_bias else 0.0)
 
@@ -115,7 +115,7 @@ def _of_convolution(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) ->
 
 
 def _scaled(rows: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Rows times their factors, where 0 times anything, even infinity, is 0."""
+    """Rows times their factors; 0 times anything is 0, even times infinity."""
     return tf.math.multiply_no_nan(rows, factors[:, tf.newaxis])
 
 

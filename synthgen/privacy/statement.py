@@ -1,7 +1,7 @@
 """What may honestly be said about the privacy of a checkpoint's training images.
 
-A formal guarantee stands on the ledger of the mechanisms that were run: epsilon is computed from it again wherever a
-statement is read, and a statement that claims less than its ledger proves is refused.
+A formal guarantee rests on the ledger of the mechanisms that were run. Wherever a statement is read, epsilon is
+computed from the ledger again, and a statement that claims a smaller one is refused.
 """
 
 import functools
@@ -16,7 +16,7 @@ from synthgen.privacy.ledger import Ledger
 
 UNPROTECTED, PRIVATE = "none", "differential_privacy"
 
-# What every private run of this package does, in words. A statement that says anything else is not one of ours.
+# What every private run of this package does, in words. A statement that says anything else is refused.
 ACCOUNTANT = "privacy loss distributions (PLD), dp-accounting"
 UNIT = "one image with its label"
 NEIGHBOURING = "add or remove one"
@@ -33,8 +33,8 @@ FLOATING_POINT = (
     "which is not proven to withstand an attack on its low bits"
 )
 
-# Epsilon, by PLD and by RDP, of the ledgers that ship with the package, so that to look at them needs no import of
-# the accountant (1.7 s): claim_sha256 → both. A test computes each of them again.
+# claim_sha256 → epsilon by PLD and by RDP, of the ledgers that ship with the package, so that reading them does not
+# import the accountant (1.7 s). A test computes each of them again.
 PINNED_EPSILONS: dict[str, tuple[float, float]] = {
     # private
     "b9b6cb97a1afd132c6fbe08d5cc457a0270f6587d7281a15e5e50c627f9a0aff": (9.994871102108918, 10.752374996695508),
@@ -46,6 +46,10 @@ _ROUNDING = 10_000  # a claim is rounded up to four decimals
 _TOLERANCE = 1e-6  # of epsilon: rounding errors of another machine's transforms
 _MAX_TEXT, _MAX_TEXTS = 500, 16
 _BASIC_KEYS = ("guarantee", "sentence", "trained_on")
+_NO_GUARANTEE = (
+    "No formal privacy guarantee: the generator saw its training images unprotected, "
+    "and what its images reveal about any one of them is not bounded."
+)
 _FIXED = {
     "unit": UNIT,
     "neighbouring": NEIGHBOURING,
@@ -63,12 +67,12 @@ class PrivacyProof:
     """What stands behind a claim of differential privacy.
 
     Attributes:
-        epsilon: as computed from the ledger, rounded up to four decimals.
-        delta: the probability with which epsilon may be exceeded.
-        epsilon_rdp: the same by Rényi accounting, as a check.
+        epsilon: computed from the ledger, rounded up to four decimals.
+        delta: the probability that the guarantee adds to the factor exp(epsilon).
+        epsilon_rdp: the same by Rényi accounting, as a check on ``epsilon``.
         accountant_version: of ``dp-accounting`` when the claim was made.
         ledger: every mechanism that was run on the training images.
-        public: what was used of them without noise and without charge.
+        public: facts about the images that were used without noise and without charge.
     """
 
     epsilon: float
@@ -81,20 +85,25 @@ class PrivacyProof:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyStatement:
-    """The claim a checkpoint carries, and every manifest made from it repeats word for word.
+    """The claim of a checkpoint, repeated in every manifest made from it.
 
     Attributes:
-        guarantee: ``none``: no mechanism bounds what the images reveal about any training image;
-            ``differential_privacy``: ``proof`` does.
-        sentence: the claim in plain language.
         trained_on: which images, in plain language.
         proof: what stands behind a formal guarantee; None where there is none.
     """
 
-    guarantee: str
-    sentence: str
     trained_on: str
     proof: PrivacyProof | None = None
+
+    @property
+    def guarantee(self) -> str:
+        """``differential_privacy``: ``proof`` bounds what the images reveal; ``none``: nothing does."""
+        return UNPROTECTED if self.proof is None else PRIVATE
+
+    @property
+    def sentence(self) -> str:
+        """The claim in plain language."""
+        return _sentences(self.proof)[0]
 
     @property
     def protects(self) -> bool:
@@ -102,7 +111,7 @@ class PrivacyStatement:
         return self.proof is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """The statement as plain JSON-ready values; the sentence first, and the ledger as ``mechanisms`` last."""
+        """The statement as JSON-ready values, the ledger (``mechanisms``) last."""
         basic = {key: getattr(self, key) for key in _BASIC_KEYS}
         if self.proof is None:
             return basic
@@ -123,36 +132,35 @@ class PrivacyStatement:
         """Read a statement back and compute its epsilon again.
 
         Raises:
-            ValueError: it is none that this version understands, or claims less than its ledger proves.
+            ValueError: its form is unknown to this version, it claims a smaller epsilon than its ledger proves, or its
+                sentence is not that of its guarantee, epsilon and delta.
         """
         if not isinstance(document, dict) or not set(_BASIC_KEYS) <= set(document):
             raise ValueError("the privacy statement is missing or of an unknown form")
         if document["guarantee"] not in (UNPROTECTED, PRIVATE):
             raise ValueError(f"privacy guarantee {document['guarantee']!r:.80} is unknown to this version")
-        basic = {key: document[key] for key in _BASIC_KEYS}
-        rest = {key: value for key, value in document.items() if key not in basic}
-        if not all(isinstance(value, str) for value in basic.values()):
-            raise ValueError("the privacy statement holds no text where one is expected")
-        if not all(value.isprintable() for value in basic.values()):
-            raise ValueError("the privacy statement holds characters that cannot be printed")
-        if set(rest) != (_PROOF_KEYS if basic["guarantee"] == PRIVATE else set()):
+        trained_on = document["trained_on"]
+        if not isinstance(trained_on, str) or not trained_on.isprintable():
+            raise ValueError("the privacy statement's trained_on is no printable text")
+        rest = {key: value for key, value in document.items() if key not in _BASIC_KEYS}
+        if set(rest) != (_PROOF_KEYS if document["guarantee"] == PRIVATE else set()):
             raise ValueError("the privacy statement is missing or of an unknown form")
-        statement = cls(**basic, proof=_read_proof(rest) if rest else None)
+        statement = cls(trained_on=trained_on, proof=_read_proof(rest) if rest else None)
         try:
             statement.expect_proven()
         except PrivacyError as error:
             raise ValueError(str(error)) from error
+        if document["sentence"] not in _sentences(statement.proof):
+            raise ValueError("the privacy statement's sentence is not that of its guarantee, epsilon and delta")
         return statement
 
     def expect_proven(self) -> None:
-        """Compute epsilon again from the ledger; nothing to do where nothing is claimed.
+        """Compute epsilon again from the ledger, where a formal guarantee is claimed.
 
         Raises:
-            PrivacyError: the claim is smaller than what the ledger proves, or its sentence says something else.
+            PrivacyError: the claim is smaller than what the ledger proves.
         """
         if self.proof is None:
-            if self.guarantee != UNPROTECTED:
-                raise PrivacyError(f"privacy guarantee {self.guarantee!r} without a ledger")
             return
         proven, proven_rdp = _proven_epsilons(self.proof.ledger, self.proof.delta)
         for name, claim, proof in (("", self.proof.epsilon, proven), ("RDP ", self.proof.epsilon_rdp, proven_rdp)):
@@ -161,11 +169,9 @@ class PrivacyStatement:
                     f"the privacy statement claims {name}epsilon {claim:g}, but its ledger proves only {proof:.4f}; "
                     "it was altered: fetch it anew"
                 )
-        if self.guarantee != PRIVATE or self.sentence != _sentence(self.proof.epsilon, self.proof.delta):
-            raise PrivacyError("the privacy statement's sentence is not that of its epsilon and delta")
 
     def facts(self) -> list[tuple[str, str]]:
-        """What follows the sentence, as lines to read: name and value."""
+        """What to print after the sentence: name and value of each line."""
         lines = [("trained on", self.trained_on)]
         if self.proof is None:
             return lines
@@ -195,40 +201,30 @@ class PrivacyStatement:
 
 def no_guarantee(trained_on: str) -> PrivacyStatement:
     """The statement of a generator that was trained without any formal protection."""
-    return PrivacyStatement(
-        guarantee=UNPROTECTED,
-        sentence=(
-            "No formal privacy guarantee: the generator saw its training images unprotected, "
-            "and what its images reveal about any one of them is not bounded."
-        ),
-        trained_on=trained_on,
-    )
+    return PrivacyStatement(trained_on=trained_on)
 
 
 def differential_privacy(
     ledger: Ledger, delta: float, trained_on: str, public: tuple[str, ...] = PUBLIC
 ) -> PrivacyStatement:
-    """The statement of a generator all of whose looks at its training images stand in ``ledger``.
+    """The statement of a generator whose ``ledger`` holds every look at its training images.
 
     Args:
         ledger: every mechanism that was run; not empty.
-        delta: as of the budget.
+        delta: of the budget.
         trained_on: which images, in plain language.
-        public: what was used of the images without noise and without charge.
+        public: facts about the images that were used without noise and without charge.
 
     Raises:
-        PrivacyError: the ledger is empty, or proves no epsilon of at most 50.
+        PrivacyError: the ledger is empty, or proves only an epsilon above 50.
     """
     if not ledger.mechanisms:
-        raise PrivacyError("no mechanism was charged, so that there is nothing to claim")
+        raise PrivacyError("no mechanism was charged, so there is nothing to claim")
     proven, proven_rdp = _proven_epsilons(ledger, delta)
-    epsilon = _rounded_up(proven)
     return PrivacyStatement(
-        guarantee=PRIVATE,
-        sentence=_sentence(epsilon, delta),
         trained_on=trained_on,
         proof=PrivacyProof(
-            epsilon=epsilon,
+            epsilon=_rounded_up(proven),
             delta=delta,
             epsilon_rdp=_rounded_up(proven_rdp),
             accountant_version=accountant_version(),
@@ -239,7 +235,7 @@ def differential_privacy(
 
 
 def claim_sha256(ledger: Ledger, delta: float) -> str:
-    """What a pinned epsilon is filed under: the SHA-256 over the ledger and delta."""
+    """The key of a pinned epsilon: SHA-256 over the ledger and delta."""
     return sha256_of_json({"delta": float(delta), "mechanisms": ledger.to_list()})
 
 
@@ -268,10 +264,10 @@ def _read_proof(document: dict[str, Any]) -> PrivacyProof:
             raise ValueError(f"the privacy statement's {key} is no number from {low:g} to {high:g}")
     public = document["public"]
     if not isinstance(public, list) or len(public) > _MAX_TEXTS:
-        raise ValueError(f"the privacy statement's list of what is public is no list of at most {_MAX_TEXTS}")
+        raise ValueError(f"the privacy statement's public is no list of at most {_MAX_TEXTS} texts")
     for text in (document["accountant_version"], *public):
         if not isinstance(text, str) or not text.isprintable() or len(text) > _MAX_TEXT:
-            raise ValueError("the privacy statement holds what is no printable text")
+            raise ValueError(f"the privacy statement holds no printable text of at most {_MAX_TEXT} characters")
     try:
         ledger = Ledger.from_list(document["mechanisms"])
     except PrivacyError as error:
@@ -288,12 +284,17 @@ def _read_proof(document: dict[str, Any]) -> PrivacyProof:
     )
 
 
-def _sentence(epsilon: float, delta: float) -> str:
-    factor = math.exp(epsilon)
+def _sentences(proof: PrivacyProof | None) -> tuple[str, ...]:
+    """Every wording of the claim that a statement may carry: today's first, then that of 0.1.0 and 0.2.0."""
+    if proof is None:
+        return (_NO_GUARANTEE,)
+    epsilon, delta, factor = proof.epsilon, proof.delta, math.exp(proof.epsilon)
     shown = f"{math.ceil(factor * 100) / 100:.2f}" if factor < 100 else f"{math.ceil(factor):,}"
     return (
+        f"Differentially private with epsilon {epsilon:g} and delta {delta:g}: adding or removing one training image "
+        f"can raise the probability of any outcome to at most {shown} times what it was, plus {delta:g}.",
         "Differentially private: whatever these images tell, one training image more or less makes it at most "
-        f"{shown} times as likely (epsilon {epsilon:g}), apart from a probability of {delta:g} (delta)."
+        f"{shown} times as likely (epsilon {epsilon:g}), apart from a probability of {delta:g} (delta).",
     )
 
 

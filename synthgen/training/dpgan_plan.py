@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen.model.recipe import PrivateAdversarialRecipe
-from synthgen.privacy.accounting import Budget, calibrated, epsilon_of
-from synthgen.privacy.ledger import Mechanism
+from synthgen.privacy.accounting import Budget, Mechanism, calibrated, epsilon_of
 from synthgen.real_images import RealImages
 from synthgen.training.plan import budget_of, expect_enough, expect_training_seed, training_images
 

@@ -6,7 +6,7 @@ from synthgen.audit import look_audit
 from synthgen.audit.canaries import pattern_canaries
 from synthgen.audit.look_audit import LookAudit
 from synthgen.audit.one_run import one_run_audit
-from synthgen.privacy.ledger import Mechanism
+from synthgen.privacy.accounting import Mechanism
 from synthgen.real_images import load_real_images
 from synthgen.training.matching import release as release_module
 from synthgen.training.matching.release import LookPlan

@@ -11,8 +11,7 @@ import pytest
 from synthgen.audit.canaries import Evidence, class_sum_evidence, linear_softmax_step_evidence
 from synthgen.audit.one_run import epsilon_lower_bound, one_run_audit, p_value
 from synthgen.errors import UsageError
-from synthgen.privacy.accounting import epsilon_of
-from synthgen.privacy.ledger import Mechanism
+from synthgen.privacy.accounting import Mechanism, epsilon_of
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise, poisson_sample
 
 DELTA = 1e-5

@@ -111,7 +111,7 @@ def test_a_hostile_manifest_stays_text(evaluated):
     hostile = replace(
         manifest,
         checkpoint=replace(manifest.checkpoint, name=HOSTILE, sha256=HOSTILE),
-        privacy=replace(manifest.privacy, sentence=HOSTILE, trained_on=HOSTILE),
+        privacy=replace(manifest.privacy, trained_on=HOSTILE),
         made_with={HOSTILE: HOSTILE},
         labels=HOSTILE,
         format=HOSTILE,

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from synthgen.errors import RecipeError
-from synthgen.model.recipe import Recipe, builtin_recipes, load_recipe
+from synthgen.model.recipe import Recipe, builtin_recipes, load_recipe, with_budget
+from synthgen.privacy.accounting import Budget
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
@@ -104,5 +105,42 @@ def test_a_recipe_is_private_only_where_it_says_so(tiny_recipe):
     private = Recipe.from_dict(document | {"privacy": {"epsilon": 1}})
     assert (private.privacy.epsilon, private.privacy.delta) == (1.0, 1e-5)
     assert Recipe.from_dict(private.to_dict()) == private
-    with pytest.raises(RecipeError, match=r"privacy.epsilon = -1.0: expected a number from 0.01 to 50"):
-        Recipe.from_dict(document | {"privacy": {"epsilon": -1}})
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("privacy.epsilon=-1", "privacy.epsilon = -1.0: expected a number from 0.01 to 50"),
+        ("privacy.epsilon=nan", "privacy.epsilon = nan: expected a number from 0.01 to 50"),
+        ("privacy.epsilon=true", "privacy.epsilon = True: expected a number"),
+        ("privacy.delta=0.01", "privacy.delta = 0.01: expected a number from 1e-12 to 0.001"),
+        ("privacy.delta=small", "privacy.delta = 'small': expected a number"),
+        ("privacy.dealt=1", "privacy.dealt = 1: unknown key; expected epsilon, delta"),
+    ],
+)
+def test_a_budget_out_of_range_is_refused_like_any_other_value(override: str, words: str):
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("private", [override])
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["private", "dpgan"])
+def test_a_private_recipe_needs_a_budget(name: str):
+    recipe = load_recipe(name)
+    document = recipe.to_dict()
+    del document["privacy"]
+    with pytest.raises(RecipeError, match=r"^privacy\.epsilon is missing: expected a number from 0\.01 to 50"):
+        Recipe.from_dict(document)
+    with pytest.raises(RecipeError, match=r"^privacy = None: expected a section"):
+        dataclasses.replace(recipe, privacy=None)
+
+
+def test_another_budget_takes_the_place_of_the_recipes():
+    private = load_recipe("private")
+    assert with_budget(private, None, None) is private
+    assert with_budget(private, 3, None).privacy == Budget(3.0, private.privacy.delta)
+    assert with_budget(private, None, 1e-6).privacy == Budget(private.privacy.epsilon, 1e-6)
+    with pytest.raises(RecipeError, match=r"^privacy\.epsilon = 51: expected a number from 0\.01 to 50"):
+        with_budget(private, 51, None)
+    with pytest.raises(RecipeError, match="recipe 'smoke' trains without privacy"):
+        with_budget(load_recipe("smoke"), 1, None)

@@ -4,8 +4,7 @@ import pytest
 from scipy import optimize, stats
 
 from synthgen.errors import PrivacyError
-from synthgen.privacy.accounting import MAX_EPSILON, Budget, accountant_version, calibrated, epsilon_of
-from synthgen.privacy.ledger import Mechanism
+from synthgen.privacy.accounting import MAX_EPSILON, Budget, Mechanism, accountant_version, calibrated, epsilon_of
 
 
 def gaussian(noise_multiplier: float, sampling_probability: float = 1.0, steps: int = 1) -> Mechanism:

@@ -10,8 +10,8 @@ import pytest
 
 from synthgen.errors import CheckpointError, PrivacyError, VerificationError
 from synthgen.model.checkpoint import builtin_checkpoints, identity_of, load_checkpoint, save_checkpoint, weights_sha256
-from synthgen.privacy import statement as statement_module
-from synthgen.privacy.ledger import Ledger, Mechanism
+from synthgen.privacy.accounting import Mechanism
+from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.statement import (
     PINNED_EPSILONS,
     PrivacyStatement,
@@ -20,9 +20,29 @@ from synthgen.privacy.statement import (
     no_guarantee,
 )
 from synthgen.sets.inspection import describe
+from synthgen.sets.manifest import sealed
 from synthgen.sets.verification import verify
 
 MEANS = Mechanism(name="class means", releases="ten noisy sums", noise_multiplier=6.0, l2_sensitivity=1.0)
+
+
+def in_todays_words(epsilon: float) -> str:
+    """The claim of (epsilon, 1e-5): P(S | D') <= exp(epsilon) P(S | D) + delta, the factor rounded up."""
+    return (
+        f"Differentially private with epsilon {epsilon:g} and delta 1e-05: adding or removing one training image can "
+        f"raise the probability of any outcome to at most {shown_factor(epsilon)} times what it was, plus 1e-05."
+    )
+
+
+def in_the_words_of_0_2_0(epsilon: float) -> str:
+    return (
+        "Differentially private: whatever these images tell, one training image more or less makes it at most "
+        f"{shown_factor(epsilon)} times as likely (epsilon {epsilon:g}), apart from a probability of 1e-05 (delta)."
+    )
+
+
+def shown_factor(epsilon: float) -> str:
+    return f"{math.ceil(math.exp(epsilon) * 100) / 100:.2f}" if epsilon < 4.6 else f"{math.ceil(math.exp(epsilon)):,}"
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +62,7 @@ def test_the_claim_is_the_ledgers_epsilon_rounded_up(statement):
     assert 0 <= proof.epsilon - proof.ledger.epsilon(1e-5) < 1e-4
     assert 0 <= proof.epsilon_rdp - proof.ledger.epsilon(1e-5, "rdp") < 1e-4
     assert proof.epsilon < proof.epsilon_rdp
-    assert f"(epsilon {proof.epsilon:g})" in statement.sentence
-    assert "1e-05 (delta)" in statement.sentence
-    assert f"{math.exp(proof.epsilon):.1f}" in statement.sentence
+    assert statement.sentence == in_todays_words(proof.epsilon)
 
 
 def test_a_statement_survives_json(statement):
@@ -55,7 +73,7 @@ def test_a_statement_survives_json(statement):
 
 
 def lower_epsilon(privacy):
-    privacy.update(epsilon=0.5, sentence=statement_module._sentence(0.5, 1e-5))
+    privacy.update(epsilon=0.5, sentence=in_todays_words(0.5))
 
 
 def lower_rdp(privacy):
@@ -65,7 +83,7 @@ def lower_rdp(privacy):
 def remove_a_mechanism_and_its_cost(privacy):  # the claim stays below what the true ledger proves
     privacy["mechanisms"].pop()
     epsilon = Ledger.from_list(privacy["mechanisms"]).epsilon(1e-5)
-    privacy.update(epsilon=epsilon, sentence=statement_module._sentence(epsilon, 1e-5))
+    privacy.update(epsilon=epsilon, sentence=in_todays_words(epsilon))
 
 
 def raise_the_noise_of_the_claim(privacy):
@@ -83,6 +101,46 @@ def raise_delta(privacy):
 
 UNDERCLAIMS = [lower_epsilon, lower_rdp, lower_the_noise, raise_delta]
 CONSISTENT_LIES = [remove_a_mechanism_and_its_cost, raise_the_noise_of_the_claim]
+
+
+@pytest.mark.parametrize("name", ["private", "private-eps1"])
+def test_the_shipped_claims_of_0_2_0_are_read_and_said_in_todays_words(name: str):
+    document = json.loads((builtin_checkpoints()[name] / "checkpoint.json").read_text())
+    checkpoint = load_checkpoint(name)
+    epsilon = checkpoint.privacy.proof.epsilon
+    assert document["privacy"]["sentence"] == in_the_words_of_0_2_0(epsilon)
+    assert checkpoint.privacy.sentence == in_todays_words(epsilon)
+    assert checkpoint.sha256 == document["sha256"] == PRIVATE_SHA256[name]
+
+
+PRIVATE_SHA256 = {
+    "private": "1c1aba5361e10052cbe8660c3ee58d250ed99ce406ff1fd5092c6d2e88b54901",
+    "private-eps1": "644198d3b7ec39b5d028e8ef658c2861596d17e93529b111a55fb896f6ca8a36",
+}
+
+
+def test_a_set_with_the_sentence_of_0_2_0_verifies_against_its_checkpoint(export, private_checkpoint, tmp_path):
+    export(tmp_path / "set", checkpoint=private_checkpoint, count=1)
+    path = tmp_path / "set/manifest.json"
+    document = json.loads(path.read_text())
+    epsilon = private_checkpoint.privacy.proof.epsilon
+    assert document["privacy"]["sentence"] == in_todays_words(epsilon)
+    document["privacy"]["sentence"] = in_the_words_of_0_2_0(epsilon)
+    path.write_text(json.dumps(sealed(document)))
+    report = verify(tmp_path / "set", regenerate=1, checkpoint=private_checkpoint)
+    assert report.sound, report.problems
+    assert report.manifest.privacy == private_checkpoint.privacy
+
+
+@pytest.mark.parametrize(
+    "sentence", ["Proven: epsilon = 0.1", "", 3, None, in_todays_words(0.5), in_the_words_of_0_2_0(0.5)]
+)
+def test_a_forged_sentence_is_refused_whatever_is_guaranteed(statement, sentence):
+    unprotected = no_guarantee("60,000 images")
+    for stated, other in ((statement, unprotected), (unprotected, statement)):
+        for forged in (sentence, other.sentence):
+            with pytest.raises(ValueError, match="sentence is not that of its guarantee"):
+                PrivacyStatement.from_dict(stated.to_dict() | {"sentence": forged})
 
 
 @pytest.mark.parametrize("change", UNDERCLAIMS)
@@ -154,9 +212,9 @@ CONDITIONAL_SHA256 = "ba477c03ac36a9b4895cab6751fb1d0a3d19dabede540cc8fc44bcd459
 def test_a_claim_without_proof_is_not_saved(private_checkpoint, tmp_path):
     privacy = private_checkpoint.privacy
     for claim in (
-        replace(privacy, proof=None),
-        replace(privacy, sentence="Proven: epsilon = 0.1"),
+        replace(privacy, proof=replace(privacy.proof, epsilon=0.5)),
         replace(privacy, proof=replace(privacy.proof, epsilon=math.nan)),
+        replace(privacy, proof=replace(privacy.proof, delta=1e-7)),
     ):
         with pytest.raises(PrivacyError):
             save_checkpoint(tmp_path / "new", private_checkpoint.keras_model(), private_checkpoint.recipe, claim, {})

@@ -7,8 +7,8 @@ from pathlib import Path
 from synthgen.errors import RecipeError, UsageError
 from synthgen.model.checkpoint import load_checkpoint
 from synthgen.model.recipe import Recipe, StatisticsRecipe, with_overrides
-from synthgen.privacy.accounting import Budget, calibrated, epsilon_of
-from synthgen.privacy.ledger import LEDGER_NAME, Mechanism, OpenLedger
+from synthgen.privacy.accounting import Budget, Mechanism, calibrated, epsilon_of
+from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.real_images import RealImages
 from synthgen.training.matching.release import RELEASE_NAME, LookPlan, Release
 from synthgen.training.plan import budget_of, expect_enough, expect_training_seed, training_images

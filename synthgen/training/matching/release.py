@@ -26,7 +26,8 @@ from synthgen.fashion import NUM_CLASSES, Images, Labels
 from synthgen.files import MALFORMED, publish
 from synthgen.formats.hdf5 import own_dataset
 from synthgen.index import pieces
-from synthgen.privacy.ledger import Ledger, Mechanism
+from synthgen.privacy.accounting import Mechanism
+from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
 from synthgen.training.matching.teacher import Teacher, Watch, train_teacher
 from synthgen.workers import StageProgress

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.fashion import NUM_CLASSES, Labels
-from synthgen.privacy.ledger import Mechanism
+from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.mechanisms import gaussian_noise, poisson_sample
 
 Features = npt.NDArray[np.float32]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from synthgen.privacy.ledger import Mechanism
+from synthgen.privacy.accounting import Mechanism
 from synthgen.training.matching.teacher import _ROUNDING, clipped_gradient_sum, train_teacher
 
 

@@ -1,0 +1,162 @@
+"""TOML documents as frozen dataclasses: fields declare their limits, and every error names key, value and expectation.
+
+A ``Section`` checks its fields when it is made, so that no invalid value exists. Nothing here knows any recipe.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from synthgen.errors import PrivacyError, RecipeError
+
+_MAX_TOML_BYTES = 1 << 20  # 1 MiB
+
+T = TypeVar("T")
+
+
+def between(low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
+    """A field for a number from ``low`` to ``high``, or for a tuple of such integers."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+
+
+def one_of(*choices: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field for one of a few texts."""
+    return dataclasses.field(default=default, metadata={"choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A section of a document.
+
+    Raises:
+        RecipeError: a field is of another type than declared, or outside its limits.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file of at most 1 MiB.
+
+    Raises:
+        RecipeError: the file is larger, cannot be read, or is not TOML.
+    """
+    try:
+        if path.stat().st_size > _MAX_TOML_BYTES:
+            raise RecipeError(f"{path}: {path.stat().st_size} bytes is no recipe; expected at most 1 MiB")
+        return tomllib.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:  # TOML errors, no UTF-8, or integers of too many digits
+        raise RecipeError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def overridden(document: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Set keys of ``document``, in place, as ``section.key=value`` texts say; the values are TOML or bare words.
+
+    Raises:
+        RecipeError: a text is no KEY=VALUE, or names a key inside a plain value.
+    """
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        *sections, last = key.strip().split(".")
+        if not equals or not last:
+            raise RecipeError(f"--set '{override}': expected KEY=VALUE, such as training.epochs=5")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except ValueError:
+            value = text.strip()  # a bare word is a string: --set latent.distribution=uniform
+        target = document
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise RecipeError(f"--set '{override}': '{section}' is a value, not a section")
+        target[last] = value
+    return document
+
+
+def build(section: type[T], document: Any, prefix: str = "") -> T:
+    """A dataclass, and those nested in it, from nested plain values.
+
+    Args:
+        section: the dataclass to make.
+        document: a value for each of its fields; those with a default may be missing.
+        prefix: what errors put before a key, such as ``training.``.
+
+    Raises:
+        RecipeError: a key is unknown or missing, or a value is invalid.
+    """
+    if not isinstance(document, dict):
+        raise RecipeError(f"{prefix.rstrip('.')} = {document!r:.80}: expected a section [{prefix.rstrip('.')}]")
+    assert dataclasses.is_dataclass(section)
+    fields = {field.name: field for field in dataclasses.fields(section)}
+    for key in document:
+        if key not in fields:
+            raise RecipeError(f"{prefix}{key} = {document[key]!r}: unknown key; expected {', '.join(fields)}")
+    hints = typing.get_type_hints(section)
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        hint = hints[name]
+        nested = _section_type(hint)
+        if nested and (name in document or field.default is dataclasses.MISSING):
+            values[name] = build(nested, document.get(name, {}), f"{prefix}{name}.")
+        elif name in document:
+            values[name] = _convert(hint, document[name])
+        elif field.default is dataclasses.MISSING:
+            raise RecipeError(f"{prefix}{name} is missing: expected {_expected(field, hint)}")
+    try:
+        return section(**values)
+    except (RecipeError, PrivacyError) as error:  # the latter from a budget
+        raise RecipeError(f"{prefix}{error}") from error
+
+
+def _section_type(hint: Any) -> type[Any] | None:
+    """The dataclass that a field holds, perhaps beside None; None for a plain value."""
+    kinds = typing.get_args(hint) or (hint,)
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind) and isinstance(kind, type)), None)
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    """TOML's lists become tuples, and an integer may stand for a float; all else is left for the check."""
+    if isinstance(hint, types.GenericAlias) and isinstance(value, list):
+        return tuple(value)
+    if hint is float and type(value) is int and abs(value) <= 1 << 53:  # larger ones may overflow
+        return float(value)
+    return value
+
+
+def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
+    hint: Any = field.type
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    choices = field.metadata.get("choices")
+    if _section_type(hint):
+        valid = isinstance(value, hint)  # and its values were checked when it was made
+    elif isinstance(hint, types.GenericAlias) and low is not None and high is not None:
+        valid = isinstance(value, tuple) and all(type(v) is int and low <= v <= high for v in value)
+    else:
+        valid = type(value) is hint
+        if valid and low is not None and high is not None:
+            valid = low <= value <= high  # also refuses NaN
+        if valid and choices is not None:
+            valid = value in choices
+    if not valid:
+        shown = list(value) if isinstance(value, tuple) else value
+        raise RecipeError(f"{field.name} = {shown!r}: expected {_expected(field, hint)}")
+
+
+def _expected(field: "dataclasses.Field[Any]", hint: Any) -> str:
+    if "choices" in field.metadata:
+        return "one of " + ", ".join(field.metadata["choices"])
+    if isinstance(hint, types.GenericAlias):
+        return f"a list of integers from {field.metadata['low']} to {field.metadata['high']}"
+    kind = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}.get(hint, "a section")
+    if "low" in field.metadata:
+        return f"{kind} from {field.metadata['low']} to {field.metadata['high']}"
+    return kind
