@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # the one list of public names: type checkers take it as it s
     from synthgen.real_images import load_real_images as load_real_images
     from synthgen.sets.manifest import Manifest as Manifest
     from synthgen.sets.manifest import load_manifest as load_manifest
-    from synthgen.sets.verification import read_set as read_set
+    from synthgen.sets.reading import read_set as read_set
     from synthgen.sets.verification import verify as verify
     from synthgen.training.adversarial import plan_training as plan_training
     from synthgen.training.dpgan import plan_private_training as plan_private_training
