@@ -199,7 +199,6 @@ class _DpganRun(Run):
         return ready or self._since_generator >= section.most_discriminator_steps
 
     def summarise(self, images: Images) -> DpganSummary:
-        """The figures at this step."""
         return DpganSummary(
             step=self.step, generator_steps=self._generator_steps, seconds=round(self.seconds), **self._figures
         )
@@ -243,6 +242,5 @@ class _DpganRun(Run):
         return {**record, "seconds": round(self.seconds)}
 
     def statement(self) -> PrivacyStatement:
-        """Differential privacy, by the ledger."""
         trained_on = describe_private_images(self.plan.recipe, len(self.plan.data))
         return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, trained_on)

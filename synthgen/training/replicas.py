@@ -125,12 +125,9 @@ def _workers(strategy: Strategy) -> tf.distribute.Strategy:
         with _plain_interrupt():
             wait_for_workers(strategy)
             return tf.distribute.MultiWorkerMirroredStrategy()
-    except RuntimeError as error:  # TensorFlow has begun to work in this process
-        raise UsageError(f"strategy multi-worker: cannot join the workers of TF_CONFIG: {error!s:.200}") from error
-    except tf.errors.OpError as error:  # a port that is taken, a name that is nobody's
-        raise UsageError(
-            f"strategy multi-worker: cannot join the workers of TF_CONFIG: {error.message:.200}"
-        ) from error
+    except (RuntimeError, tf.errors.OpError) as error:  # TensorFlow works already in this process; a port is taken
+        reason = getattr(error, "message", str(error))
+        raise UsageError(f"strategy multi-worker: cannot join the workers of TF_CONFIG: {reason:.200}") from error
 
 
 @functools.cache

@@ -97,7 +97,9 @@ class MatchingPlan(Plan):
         alone = [epsilon_of([mechanism], budget.delta) for mechanism in mechanisms]
         after = [epsilon_of(mechanisms[: i + 1], budget.delta) for i in range(len(mechanisms))]
         precision = [each.steps * (each.sampling_probability / each.noise_multiplier) ** 2 for each in mechanisms]
-        shares = [100 * each / sum(precision) for each in precision]  # (signal / noise)² adds up over mechanisms
+        shares = [
+            100 * each / sum(precision) for each in precision
+        ]  # squared signal-to-noise ratios add up over mechanisms
         looks = [
             f"{i}. {mechanism.name}, {shares[i - 1]:.0f} % of the budget: one Gaussian mechanism over the sums of the "
             f"teacher's ten classes, noise multiplier {mechanism.noise_multiplier:.4f}, sensitivity 1: epsilon "
@@ -105,8 +107,8 @@ class MatchingPlan(Plan):
             for i, mechanism in enumerate((embedding, *students), 2)
         ]
         return [
-            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image; a share "
-            "of it is the mechanism's part of the sum of (signal / noise)²",
+            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image; a mechanism's "
+            "share of it is its part of the summed squared signal-to-noise ratios",
             f"1. teacher, {shares[0]:.0f} % of the budget: {teacher.steps:,} steps of DP-SGD on fixed features, noise "
             f"multiplier {teacher.noise_multiplier:.4f}, clip norm {teacher.l2_sensitivity:g}, Poisson sampling of "
             f"each of {self.images:,} images with probability {teacher.sampling_probability:.5f}: "
@@ -257,7 +259,6 @@ class _MatchingRun(Run):
         self.learner.admit(self._release.students[-1])
 
     def summarise(self, images: Images) -> MatchingSummary:
-        """The figures at this step."""
         return MatchingSummary(step=self.step, seconds=round(self.seconds, 2), **self._figures)
 
     def header(self, *, stopping: bool) -> dict[str, Any]:
@@ -274,6 +275,5 @@ class _MatchingRun(Run):
         return header
 
     def statement(self) -> PrivacyStatement:
-        """Differential privacy, by the ledger."""
         trained_on = describe_private_images(self.plan.recipe, self.plan.images)
         return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, trained_on, _PUBLIC)
