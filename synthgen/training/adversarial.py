@@ -184,7 +184,7 @@ class _AdversarialRun(Run):
         spread = float(np.mean([(group / 255.0).std(axis=0).mean() for group in groups]))
         if summary.discriminator_loss < _NO_SIGNAL_LOSS:
             raise TrainingError(
-                f"discriminator loss fell to {summary.discriminator_loss:.1e} in epoch {summary.epoch}: it tells "
+                f"discriminator loss fell to {summary.discriminator_loss:.1e} in epoch {summary.epoch}: it separates "
                 "real from forged perfectly, so the generator learns nothing; lower its learning rate; "
                 f"{self._what_now()}"
             )

@@ -2,8 +2,9 @@
 
 A run is a number of discriminator steps, each on its own Poisson sample. Steps are charged to a ledger on disk some
 at a time before they are run; a run that is killed has paid for steps whose outcome it lost, and ends so much earlier.
-Nothing that is written, printed or decided here comes of the real images except through the noise: no loss or accuracy
-on them, no hash of them. Since the noise is the operating system's, no two runs are alike, whatever their seed.
+Nothing that is written, printed or decided here depends on the real images except through the noise: no loss or
+accuracy on them, no hash of them. The noise is the operating system's, so that no two runs are alike, whatever their
+seed.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class DpganSummary(Summary):
     generator_steps: int
     forged_accuracy: float  # of the discriminator, on forged images; a running mean
     generator_loss: float
-    seconds: int  # whole, for fractions would tell how large the Poisson samples were
+    seconds: int  # whole, for fractions would give away how large the Poisson samples were
 
     def __str__(self) -> str:
         return (

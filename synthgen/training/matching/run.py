@@ -89,7 +89,7 @@ class MatchingPlan(Plan):
         if self.source is not None:
             spent = epsilon_of(mechanisms, budget.delta)
             return [
-                f"no image is looked at: {self.source} released what {len(mechanisms)} mechanisms saw, epsilon "
+                f"no image is looked at: {self.source} released the outcome of {len(mechanisms)} mechanisms, epsilon "
                 f"{spent:.3f} at delta {budget.delta:g}",
                 training,
             ]
@@ -127,7 +127,7 @@ class MatchingPlan(Plan):
         return {"images": self.images}
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
-        """Take the first look, or what was released before, and begin on it or go on."""
+        """Take the first look, or load what was released before, and begin or go on with it."""
         import_tensorflow()
         from synthgen.training.matching.generator import Matching
 
@@ -154,7 +154,7 @@ def _expect_own_ledger(plan: MatchingPlan, out: Path, ledger: OpenLedger) -> Non
 
 
 def _adopt(source: Path, plan: MatchingPlan, out: Path) -> OpenLedger:
-    """Make ``out`` a run that has looked already: with the ledger of ``source``, its release, and no step done."""
+    """Make ``out`` a run whose looks are over: with the ledger of ``source``, its release, and no step done."""
     for name in (LEDGER_NAME, RELEASE_NAME):
         with publish(out / name) as partial:
             shutil.copyfile(source / name, partial)
@@ -201,7 +201,7 @@ class _MatchingRun(Run):
         super().__init__(plan, out, matching)
         self._ledger, self._release = ledger, release
         self._figures: dict[str, float] = {}
-        self._student: Student | None = None  # who has learned and not looked yet
+        self._student: Student | None = None  # trained, its look not yet taken
 
     @property
     def _is_students_turn(self) -> bool:
@@ -211,7 +211,7 @@ class _MatchingRun(Run):
 
     @property
     def _students_charged(self) -> int:
-        """How many students' looks were paid for, those included that were cut short."""
+        """How many students' looks are charged, with those that were cut short."""
         return len(self._ledger.ledger) - 2
 
     def prepare(self, on_stage: StageProgress) -> bool:
