@@ -24,8 +24,10 @@ import time
 from pathlib import Path
 
 import synthgen
-from synthgen.export.run import write_set
 from synthgen.model.checkpoint import Checkpoint
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from support import write_as_set
 
 QUICK_LIMIT_S, FULL_LIMIT_S, MEMORY_LIMIT_GB = 90, 360, 3
 
@@ -52,7 +54,7 @@ def shipped_set(scratch: Path) -> Path:
 def real_set(scratch: Path) -> Path:
     """The real training images as a set."""
     real = synthgen.load_real_images("train")
-    write_set(stand_in(scratch), scratch / "real", real.images, real.labels)
+    write_as_set(stand_in(scratch), scratch / "real", real.images, real.labels)
     return scratch / "real"
 
 

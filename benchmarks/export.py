@@ -2,7 +2,7 @@
 
     python benchmarks/export.py                    about three minutes on two cores
     python benchmarks/export.py --long             also 200,000 and 1,000,000 images: memory and cost an image
-    python benchmarks/export.py --count 6000       a quick look; the bars are meant for 60,000
+    python benchmarks/export.py --count 6000       quick; the bars are meant for 60,000
 
 The notebook's way is its generator (random weights: they cost the same) through ``model.predict``, then a plain loop of
 ``tf.train.Example``, Pillow or h5py writes. The floor is the multiplications of our generator at the rate this machine
@@ -84,10 +84,11 @@ DRAW = """
 import json, os, sys, time
 os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 import synthgen
-from synthgen.model.sampling import block_sampler
-from synthgen.index import LabelRule, latents
+from synthgen.model.sampling import Sampler
+from synthgen.index import latents
 
-checkpoint, rule, block = synthgen.load_checkpoint(), LabelRule.parse("balanced"), 256
+checkpoint, block = synthgen.load_checkpoint(), 256
+sampler = Sampler.of(checkpoint)
 
 def best(draw):
     draw(0)
@@ -98,21 +99,21 @@ def best(draw):
         seconds.append(time.perf_counter() - began)
     return min(seconds) / block * 1e6
 
-told = {"numpy": best(block_sampler(checkpoint, 0, rule))}
+found = {"numpy": best(sampler)}
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
 from synthgen.model.networks import pixel_function
 function = pixel_function(checkpoint.keras_model(), checkpoint.recipe, block)
 size = checkpoint.recipe.latent.size
-told["keras"] = best(lambda i: function(latents(0, i, size, "gaussian"), rule.labels(0, i)))
+found["keras"] = best(lambda i: function(latents(0, i, size, "gaussian"), sampler.labels.labels(0, i)))
 a = tf.random.normal((2048, 2048))
 multiply = tf.function(lambda x: tf.matmul(x, a))
 multiply(a)
 began = time.perf_counter()
 for _ in range(10):
     multiply(a).numpy()
-told["floor"] = checkpoint.recipe.generator_flops / (10 * 2 * 2048**3 / (time.perf_counter() - began)) * 1e6
-print(json.dumps(told))
+found["floor"] = checkpoint.recipe.generator_flops / (10 * 2 * 2048**3 / (time.perf_counter() - began)) * 1e6
+print(json.dumps(found))
 """
 
 MATMUL = """
@@ -156,11 +157,11 @@ def start_up(scratch: Path) -> None:
 
 def drawing() -> None:
     """What an image costs one processor to draw, and nothing else."""
-    told = json.loads(python(DRAW))
+    found = json.loads(python(DRAW))
     print("\n| one image on one thread | µs | of the floor |\n|---|---|---|")
     names = {"numpy": "ours, in numpy", "keras": "the Keras model, in TensorFlow", "floor": "its multiplications alone"}
     for key, name in names.items():
-        print(f"| {name} | {told[key]:.0f} | {told[key] / told['floor']:.1f}× |", flush=True)
+        print(f"| {name} | {found[key]:.0f} | {found[key] / found['floor']:.1f}× |", flush=True)
 
 
 def compare(scratch: Path, count: int, workers: int | None) -> None:
@@ -223,11 +224,11 @@ def synthgen_seconds(*arguments: object) -> tuple[float, float]:
     peak = [0]
     watch = threading.Thread(target=_watch_memory, args=(process, peak), daemon=True)
     watch.start()
-    _, told = process.communicate()
+    _, messages = process.communicate()
     seconds = time.monotonic() - began
     watch.join()
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{told}")
+        raise SystemExit(f"{' '.join(command)}\n{messages}")
     return seconds, peak[0] / 1e9
 
 

@@ -8,105 +8,63 @@
 The names below are the public ones; they are imported when first used, and TensorFlow only by what needs it.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.2.0"
 
-_HOME = {
-    "SynthgenError": "errors",
-    "Recipe": "model.recipe",
-    "load_recipe": "model.recipe",
-    "builtin_recipes": "model.recipe",
-    "load_real_images": "real_images",
-    "Checkpoint": "model.checkpoint",
-    "load_checkpoint": "model.checkpoint",
-    "plan_training": "training.plan",
-    "choose_strategy": "training.strategy",
-    "train": "training.adversarial",
-    "plan_matching": "training.matching.plan",
-    "plan_matching_anew": "training.matching.plan",
-    "train_by_matching": "training.matching.run",
-    "plan_private_training": "training.dpgan_plan",
-    "train_privately": "training.dpgan",
-    "plan_export": "export.plan",
-    "Job": "export.plan",
-    "generate_shard": "export.shard",
-    "generate": "export.run",
-    "generate_share": "export.run",
-    "merge": "export.run",
-    "Manifest": "sets.manifest",
-    "load_manifest": "sets.manifest",
-    "verify": "sets.verification",
-    "read_set": "sets.verification",
-    "Evaluation": "evaluation.run",
-    "evaluate": "evaluation.run",
-    "write_report": "evaluation.report",
-    "diagnose": "doctor",
-    "plan_splits": "export.splits",
-    "generate_splits": "export.splits",
-}
+if TYPE_CHECKING:  # the one list of public names: type checkers take it as it stands, and ``_homes`` reads it below
+    from synthgen.doctor import diagnose as diagnose
+    from synthgen.errors import SynthgenError as SynthgenError
+    from synthgen.evaluation.report import write_report as write_report
+    from synthgen.evaluation.run import Evaluation as Evaluation
+    from synthgen.evaluation.run import evaluate as evaluate
+    from synthgen.export.plan import Job as Job
+    from synthgen.export.plan import plan_export as plan_export
+    from synthgen.export.run import generate as generate
+    from synthgen.export.run import generate_share as generate_share
+    from synthgen.export.run import merge as merge
+    from synthgen.export.shard import generate_shard as generate_shard
+    from synthgen.export.splits import generate_splits as generate_splits
+    from synthgen.export.splits import plan_splits as plan_splits
+    from synthgen.model.checkpoint import Checkpoint as Checkpoint
+    from synthgen.model.checkpoint import load_checkpoint as load_checkpoint
+    from synthgen.model.recipe import Recipe as Recipe
+    from synthgen.model.recipe import builtin_recipes as builtin_recipes
+    from synthgen.model.recipe import load_recipe as load_recipe
+    from synthgen.real_images import load_real_images as load_real_images
+    from synthgen.sets.manifest import Manifest as Manifest
+    from synthgen.sets.manifest import load_manifest as load_manifest
+    from synthgen.sets.reading import read_set as read_set
+    from synthgen.sets.verification import verify as verify
+    from synthgen.training.adversarial import plan_training as plan_training
+    from synthgen.training.dpgan import plan_private_training as plan_private_training
+    from synthgen.training.matching.plan import plan_matching as plan_matching
+    from synthgen.training.matching.plan import plan_matching_anew as plan_matching_anew
+    from synthgen.training.plan import plan as plan
+    from synthgen.training.run import train as train
+    from synthgen.training.run import train_by_matching as train_by_matching
+    from synthgen.training.run import train_privately as train_privately
+    from synthgen.training.strategy import choose_strategy as choose_strategy
+else:
+    import functools
 
-__all__ = [
-    "Checkpoint",
-    "Evaluation",
-    "Job",
-    "Manifest",
-    "Recipe",
-    "SynthgenError",
-    "builtin_recipes",
-    "choose_strategy",
-    "diagnose",
-    "evaluate",
-    "generate",
-    "generate_shard",
-    "generate_share",
-    "generate_splits",
-    "load_checkpoint",
-    "load_manifest",
-    "load_real_images",
-    "load_recipe",
-    "merge",
-    "plan_export",
-    "plan_matching",
-    "plan_matching_anew",
-    "plan_private_training",
-    "plan_splits",
-    "plan_training",
-    "read_set",
-    "train",
-    "train_by_matching",
-    "train_privately",
-    "verify",
-    "write_report",
-]
+    @functools.cache
+    def _homes():
+        """Public name → module, from the imports above, as they stand in this file."""
+        import ast
+        import importlib.resources
 
-if TYPE_CHECKING:
-    from synthgen.doctor import diagnose
-    from synthgen.errors import SynthgenError
-    from synthgen.evaluation.report import write_report
-    from synthgen.evaluation.run import Evaluation, evaluate
-    from synthgen.export.plan import Job, plan_export
-    from synthgen.export.run import generate, generate_share, merge
-    from synthgen.export.shard import generate_shard
-    from synthgen.export.splits import generate_splits, plan_splits
-    from synthgen.model.checkpoint import Checkpoint, load_checkpoint
-    from synthgen.model.recipe import Recipe, builtin_recipes, load_recipe
-    from synthgen.real_images import load_real_images
-    from synthgen.sets.manifest import Manifest, load_manifest
-    from synthgen.sets.verification import read_set, verify
-    from synthgen.training.adversarial import train
-    from synthgen.training.dpgan import train_privately
-    from synthgen.training.dpgan_plan import plan_private_training
-    from synthgen.training.matching.plan import plan_matching, plan_matching_anew
-    from synthgen.training.matching.run import train_by_matching
-    from synthgen.training.plan import plan_training
-    from synthgen.training.strategy import choose_strategy
+        tree = ast.parse(importlib.resources.files(__name__).joinpath("__init__.py").read_text("utf-8"))
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        return {alias.asname: node.module for node in imports for alias in node.names if alias.asname}
 
+    def __getattr__(name):
+        if name == "__all__":
+            return sorted(_homes())
+        if name.startswith("_") or name not in _homes():
+            raise AttributeError(f"module 'synthgen' has no attribute '{name}'")
+        import importlib
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'synthgen' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"synthgen.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+        value = getattr(importlib.import_module(_homes()[name]), name)
+        globals()[name] = value
+        return value

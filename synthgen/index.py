@@ -114,10 +114,16 @@ class LabelRule:
 
     Without ``random``, the ``classes`` in turn (``balanced`` means all of them): in any run of consecutive indices the
     class counts differ by at most one. With ``random``, labels drawn uniformly and independently from ``classes``.
+    Without classes (``NO_LABELS``) the images are unlabelled.
     """
 
     classes: tuple[int, ...]
     random: bool = False
+
+    @property
+    def labelled(self) -> bool:
+        """Whether images have labels at all."""
+        return bool(self.classes)
 
     @classmethod
     def parse(cls, text: str) -> "LabelRule":
@@ -140,19 +146,31 @@ class LabelRule:
             raise UsageError(f"labels '{text}' names a label twice: name each once")
         return cls(classes=labels)
 
+    @classmethod
+    def recorded(cls, text: str) -> "LabelRule":
+        """Read what ``str`` wrote: what ``parse`` reads, or ``none`` for unlabelled images; raises UsageError."""
+        return NO_LABELS if text == "none" else cls.parse(text)
+
     def __str__(self) -> str:
+        if not self.labelled:
+            return "none"
         if self.random:
             return "uniform"
         return "balanced" if self.classes == ALL_CLASSES else ",".join(map(str, self.classes))
 
-    def labels(self, seed: int, block: int) -> npt.NDArray[np.uint8]:
-        """The labels of one whole block, shape (256,) uint8."""
+    def labels(self, seed: int, block: int) -> npt.NDArray[np.uint8] | None:
+        """The labels of one whole block, shape (256,) uint8; None for unlabelled images."""
+        if not self.labelled:
+            return None
         if self.random:
             drawn = _stream(seed, block, _LABEL_STREAM).integers(len(self.classes), size=BLOCK_IMAGES)
         else:
             first = block * BLOCK_IMAGES % len(self.classes)  # Python's integers do not overflow past 2^63
             drawn = (first + np.arange(BLOCK_IMAGES)) % len(self.classes)
         return np.asarray(self.classes, np.uint8)[drawn]
+
+
+NO_LABELS = LabelRule(classes=())
 
 
 def latents(seed: int, block: int, size: int, distribution: str) -> npt.NDArray[np.float32]:

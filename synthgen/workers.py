@@ -1,7 +1,7 @@
-"""A crew: processes that each prepare once (load a generator, say) and then work through tasks, results in order.
+"""A pool of worker processes: each prepares once (loads a generator, say), then works through tasks; results in order.
 
-They are spawned, not forked: threads do not survive a fork. None outlives the process that started it, however
-that one ends, and a process that dies ends the whole crew with one line.
+Workers are spawned, not forked: threads do not survive a fork. None outlives the process that started it, however
+that one ends. A worker that dies ends the whole pool with one line.
 """
 
 import contextlib
@@ -17,68 +17,68 @@ from typing import Any
 
 from synthgen.errors import SynthgenError, WorkerError
 
-# How long work tells where it is. Every module that reports takes one of these.
+# How long work reports where it is; nothing else defines such a callback.
 Progress = Callable[[int], None]  # called with the amount just finished, such as a number of images
 StepProgress = Callable[[int, int], None]  # (steps done, steps in all)
 StageProgress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
 
-Act = Callable[[Any, Progress], Any]  # (task, progress) → result
-Prepare = Callable[[], Act]  # called once in each process; must be picklable
+Work = Callable[[Any, Progress], Any]  # (task, progress) → result
+Prepare = Callable[[], Work]  # called once in each worker; must be picklable
 
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_TASKS_AHEAD = 4  # of the next result, a process: bounds what waits in memory when one task takes long
+_TASKS_AHEAD = 4  # of the next result, for each worker: bounds what waits in memory when one task takes long
 
 
 @dataclass
-class _Member:
+class _Worker:
     process: multiprocessing.process.BaseProcess
     connection: Connection
     busy: bool = False
 
 
-def run_in_processes(
-    prepare: Prepare, tasks: Sequence[Any], *, processes: int, progress: Progress = lambda amount: None
+def run_in_pool(
+    prepare: Prepare, tasks: Sequence[Any], *, workers: int, progress: Progress = lambda amount: None
 ) -> Iterator[Any]:
     """Yield the result of every task, in the order of ``tasks``.
 
     Args:
-        prepare: called once in every process; what it returns is called with each task and a progress callback.
-        tasks: picklable; given out one at a time to whoever is free.
-        processes: how many, at least 1.
-        progress: called here with what the tasks report.
+        prepare: called once in every worker; what it returns is called with each task and a progress callback.
+        tasks: picklable; each goes to the next idle worker.
+        workers: how many processes, at least 1.
+        progress: called in this process with the amounts that the tasks report.
 
     Raises:
-        SynthgenError, OSError: as raised in a process.
-        WorkerError: a process died.
+        SynthgenError, OSError: as raised in a worker.
+        WorkerError: a worker died.
     """
     context = multiprocessing.get_context("spawn")
-    members: list[_Member] = []
+    pool: list[_Worker] = []
     done: dict[int, Any] = {}
-    given = yielded = 0
+    sent = yielded = 0
     try:
         with _one_thread_each():
-            for _ in range(min(processes, len(tasks))):
-                members.append(_start(context, prepare))
+            for _ in range(min(workers, len(tasks))):
+                pool.append(_start(context, prepare))
         while yielded < len(tasks):
-            for member in members:
-                if not member.busy and given < min(len(tasks), yielded + _TASKS_AHEAD * len(members)):
-                    _tell(member, given, tasks[given])
-                    given += 1
-            for member in _ready(members):
-                index, value = _hear(member)
+            for worker in pool:
+                if not worker.busy and sent < min(len(tasks), yielded + _TASKS_AHEAD * len(pool)):
+                    _send(worker, sent, tasks[sent])
+                    sent += 1
+            for worker in _ready(pool):
+                index, value = _receive(worker)
                 if index is None:
                     progress(value)
                 else:
-                    done[index], member.busy = value, False
+                    done[index], worker.busy = value, False
             while yielded in done:
                 yield done.pop(yielded)
                 yielded += 1
     finally:
-        for member in members:
-            member.process.kill()
-        for member in members:
-            member.process.join()
-            member.connection.close()
+        for worker in pool:
+            worker.process.kill()
+        for worker in pool:
+            worker.process.join()
+            worker.connection.close()
 
 
 def available_cpus() -> int:
@@ -86,12 +86,12 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_environment_lock = threading.Lock()  # threads of one process may each start a crew
+_environment_lock = threading.Lock()  # threads of one process may each start a pool
 
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes started meanwhile multiply matrices by one thread each: there are as many of them as processors."""
+    """Workers started within it multiply matrices with one thread each: there is one worker for every processor."""
     with _environment_lock:
         before = {name: os.environ.get(name) for name in _THREADS}
         os.environ.update(dict.fromkeys(_THREADS, "1"))
@@ -105,54 +105,54 @@ def _one_thread_each() -> Iterator[None]:
                     os.environ[name] = value
 
 
-def _start(context: Any, prepare: Prepare) -> _Member:
+def _start(context: Any, prepare: Prepare) -> _Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(prepare, theirs), daemon=True)
     process.start()
     theirs.close()  # so that the end of the process is the end of the pipe
-    return _Member(process, ours)
+    return _Worker(process, ours)
 
 
-def _ready(members: list[_Member]) -> list[_Member]:
-    readable = wait([member.connection for member in members])
-    return [member for member in members if member.connection in readable]
+def _ready(pool: list[_Worker]) -> list[_Worker]:
+    readable = wait([worker.connection for worker in pool])
+    return [worker for worker in pool if worker.connection in readable]
 
 
-def _tell(member: _Member, index: int, task: Any) -> None:
-    member.busy = True
+def _send(worker: _Worker, index: int, task: Any) -> None:
+    worker.busy = True
     try:
-        member.connection.send((index, task))
+        worker.connection.send((index, task))
     except OSError as error:
-        raise _death_of(member) from error
+        raise _death_of(worker) from error
 
 
-def _hear(member: _Member) -> tuple[int | None, Any]:
-    """(index, result) of a finished task, or (None, progress); raises what the process raised."""
+def _receive(worker: _Worker) -> tuple[int | None, Any]:
+    """(index, result) of a finished task, or (None, progress); raises what the worker raised."""
     try:
-        kind, index, value = member.connection.recv()
+        kind, index, value = worker.connection.recv()
     except (EOFError, OSError) as error:
-        raise _death_of(member) from error
+        raise _death_of(worker) from error
     if kind == "error":
         raise value
     return index, value
 
 
-def _death_of(member: _Member) -> WorkerError:
-    member.process.join(timeout=5)
-    code = member.process.exitcode
+def _death_of(worker: _Worker) -> WorkerError:
+    worker.process.join(timeout=5)
+    code = worker.process.exitcode
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
     return WorkerError(f"a worker process {how}; is memory short?")
 
 
 def _work(prepare: Prepare, connection: Connection) -> None:
-    """What a process of the crew does: prepare, then tasks until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; whoever started us decides
+    """What a worker does: prepare, then tasks until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the process that started us decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        act = prepare()
+        work = prepare()
         while True:
             index, task = connection.recv()
-            result = act(task, lambda amount: connection.send(("progress", None, amount)))
+            result = work(task, lambda amount: connection.send(("progress", None, amount)))
             connection.send(("result", index, result))
     except EOFError:
         return

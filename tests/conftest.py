@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import SAMPLE
+from kill_exports import cheap_pixels
+from small_exports import request, small_job
+from support import SAMPLE, write_as_set
 
-from synthgen.export import run as export_run
 from synthgen.export.run import generate, plan_export
 from synthgen.model.checkpoint import Checkpoint, save_checkpoint
 from synthgen.model.recipe import Recipe, load_recipe
@@ -86,12 +87,31 @@ def export(tiny_checkpoint: Checkpoint) -> Callable[..., Manifest]:
 
 
 @pytest.fixture(scope="session")
+def whole(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """The set of ``small_exports.request`` as one process writes it."""
+    out = tmp_path_factory.mktemp("whole") / "set"
+    return generate(tiny_checkpoint, request(tiny_checkpoint), out, allow_unprotected=True)
+
+
+@pytest.fixture
+def small(tiny_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Manifest]:
+    """A cheap export of 300 images in two shards: ``small(out, **options)``."""
+    monkeypatch.setattr("synthgen.model.sampling.loaded_generator", cheap_pixels)
+
+    def export(out: Path | str, file_format: str = "npz", **options) -> Manifest:
+        plan = small_job(tiny_checkpoint, file_format).export
+        return generate(tiny_checkpoint, plan, out, allow_unprotected=True, **options)
+
+    return export
+
+
+@pytest.fixture(scope="session")
 def write_set(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write any images as an npz set with a manifest that is right: ``write_set(images, labels or None)``."""
 
     def write(images: np.ndarray, labels: np.ndarray | None, **changes: object) -> Path:
         folder = tmp_path_factory.mktemp("written") / "set"
-        manifest = export_run.write_set(tiny_checkpoint, folder, images, labels, "npz")
+        manifest = write_as_set(tiny_checkpoint, folder, images, labels)
         if changes:
             _, documents = manifest_documents(replace(manifest, **changes))
             for name, data in documents.items():
@@ -120,6 +140,7 @@ _LONG_FILES = (
     "matching/test_run",
     "export/test_run",
     "cli/test_app",
+    "export/test_engine",
     "export/test_shares",
     "export/test_kills",
     "training/test_dpgan",

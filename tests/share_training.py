@@ -14,8 +14,8 @@ from support import DATA, SAMPLE
 
 from synthgen.errors import Interrupted, UsageError
 from synthgen.model.recipe import load_recipe
-from synthgen.training.adversarial import train
-from synthgen.training.plan import TrainingPlan, plan_training
+from synthgen.training.adversarial import AdversarialPlan, plan_training
+from synthgen.training.run import train
 from synthgen.training.strategy import Strategy, choose_strategy
 
 # Three batches an epoch, the last of 13 images: six for one replica and seven for the other.
@@ -57,7 +57,7 @@ def main(names: list[str]) -> None:
         print(json.dumps({"case": name, "shared": shared, "alone": alone, "difference": difference}), flush=True)
 
 
-def run(plan: TrainingPlan, strategy: Strategy | None) -> tuple[list[dict[str, float]], list[np.ndarray]]:
+def run(plan: AdversarialPlan, strategy: Strategy | None) -> tuple[list[dict[str, float]], list[np.ndarray]]:
     losses: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = train(

@@ -28,8 +28,9 @@ from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import load_checkpoint, weights_sha256
 from synthgen.model.recipe import builtin_recipes, load_recipe
 from synthgen.sets.manifest import load_manifest, sealed
-from synthgen.sets.verification import read_set, verify
-from synthgen.training.state import open_state, write_state
+from synthgen.sets.reading import read_set
+from synthgen.sets.verification import verify
+from synthgen.training.folder import open_state, write_state
 
 EXAMPLES = [40, pytest.param(800, marks=pytest.mark.slow)]
 MOST_MEMORY_GROWTH = 300 << 20  # 300 MiB over a whole test, the allocator's leftovers included

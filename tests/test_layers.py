@@ -39,7 +39,6 @@ HEAVY = {  # import TensorFlow or Keras when they are imported; nothing else doe
     "training.losses",
     "training.matching.features",
     "training.matching.generator",
-    "training.matching.run",
     "training.matching.student",
     "training.replicas",
 }

@@ -16,14 +16,14 @@ from synthgen.audit.membership import (
 )
 from synthgen.errors import UsageError
 from synthgen.fashion import Images
-from synthgen.index import LabelRule, Shard
+from synthgen.index import Shard
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.recipe import Recipe
-from synthgen.model.sampling import sample
+from synthgen.model.sampling import Sampler
 from synthgen.real_images import find_data, load_real_images
 from synthgen.sets.manifest import load_manifest
-from synthgen.sets.verification import read_set
-from synthgen.training.plan import training_images
+from synthgen.sets.reading import read_set
+from synthgen.training.images import training_images
 from synthgen.workers import StageProgress
 
 DEFAULT_IMAGES = 10_000
@@ -145,8 +145,7 @@ def _members(recipe: Recipe, folder: Path | None) -> tuple[Images, Images]:
 
 
 def _drawn(checkpoint: Checkpoint, seed: int, count: int, progress: StageProgress) -> Iterator[Images]:
-    rule = LabelRule.parse("balanced") if checkpoint.recipe.conditional else None
-    for batch in sample(checkpoint, seed, rule, Shard(index=0, of=1, start=0, count=count)):
+    for batch in Sampler.of(checkpoint, seed).shard(Shard(index=0, of=1, start=0, count=count)):
         yield batch.images
         progress("drawing images", batch.start + len(batch.images), count)
 

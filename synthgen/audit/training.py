@@ -121,5 +121,5 @@ def _first_look(
         plan=plan.look,
         progress=progress,
     )
-    delta = plan.budget.delta
+    delta = plan.recipe.privacy.delta
     return mechanism, epsilon_of([plan.look.teacher, plan.look.embedding], delta), delta

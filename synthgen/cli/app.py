@@ -59,7 +59,8 @@ def verify(
 ) -> None:
     """Check a set against its manifest; exit code 1 if they do not match."""
     from synthgen.model.checkpoint import load_checkpoint
-    from synthgen.sets.verification import claimed_content, default_workers
+    from synthgen.sets.reading import claimed_content
+    from synthgen.sets.verification import default_workers
     from synthgen.sets.verification import verify as verify_
 
     source = load_checkpoint(checkpoint) if checkpoint else None

@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -31,24 +31,26 @@ def fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def progress_bar(total: int, unit: str) -> "tqdm[NoReturn]":
-    """A progress bar on stderr; silent where stderr is not a terminal."""
-    return tqdm(total=total, unit=unit, unit_scale=unit == "image", disable=None, dynamic_ncols=True)
+def progress_bar(total: int, unit: str, quiet: bool = False) -> "tqdm[NoReturn]":
+    """A progress bar on stderr; silent where stderr is not a terminal, and where told to be ``quiet``."""
+    return tqdm(total=total, unit=unit, unit_scale=unit == "image", disable=True if quiet else None, dynamic_ncols=True)
 
 
 @contextmanager
 def stage_bar() -> Iterator[StageProgress]:
-    """A progress bar that begins anew with every stage; silent where stderr is not a terminal."""
+    """A progress bar of its own for every stage; silent where stderr is not a terminal."""
     layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
-    with tqdm(total=1, disable=None, dynamic_ncols=True, bar_format=layout, leave=False) as bar:
+    with ExitStack() as bars:
         shown = ""
+        bar: tqdm[NoReturn] | None = None
 
         def show(stage: str, done: int, of: int) -> None:
-            nonlocal shown
-            if stage != shown:
+            nonlocal shown, bar
+            if bar is None or stage != shown:
+                bars.close()
+                bar = tqdm(total=of, desc=stage, disable=None, dynamic_ncols=True, bar_format=layout, leave=False)
                 shown = stage
-                bar.set_description(stage, refresh=False)
-                bar.reset(of)
+                bars.enter_context(bar)
             bar.update(done - bar.n)
 
         yield show
@@ -71,7 +73,7 @@ def stop_signals() -> Iterator[threading.Event]:
     def ask_to_stop(number: int, frame: Any) -> None:
         if stopped.is_set():
             raise KeyboardInterrupt
-        say("stopping after this batch, or the private look under way, with everything saved; once more: at once")
+        say("stopping after this step, with everything saved; a private look is finished first; Ctrl-C again: at once")
         stopped.set()
 
     with _handlers(ask_to_stop, signal.SIGINT, signal.SIGTERM):

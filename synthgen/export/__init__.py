@@ -3,4 +3,4 @@
 In go a checkpoint and what to draw; out come shards, sidecars and, last of all, the manifest.
 """
 
-__all__ = ["plan", "run", "shard", "splits"]
+__all__ = ["engine", "plan", "run", "shard", "splits"]

@@ -1,7 +1,7 @@
-"""Claims: one export owns an output folder, alone or through several processes, and only its leftovers may lie in it.
+"""Claims: an output folder belongs to one export, which may be several processes, and may hold nothing else.
 
-The claim is ``.synthgen/job.json``, which says what is being made there; a lock beside it tells whether somebody is at
-work right now. Both are gone once the set is complete.
+The claim is ``.synthgen/job.json``, which says what is being made there. A lock beside it says whether a process is at
+work. Both are removed when the set is complete.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ def claim_folder(out: Path, job: dict[str, Any], *, resume: bool, shared: bool =
 
     Args:
         out: the output folder; made if need be.
-        job: what is to be made, as JSON-ready values; all but their ``origin`` decide every byte.
-        resume: take up the same job where it was left.
-        shared: hold it beside others that write shards of the same job; each takes the job up where it is.
+        job: what to make, as JSON-ready values; all of them except ``origin`` decide every byte.
+        resume: continue the same job.
+        shared: hold the folder together with other processes that write shards of the same job; each may continue it.
 
     Raises:
-        ExportError: naming what is in the way and what to do.
+        ExportError: the folder holds something else or is in use; the message says what to do.
     """
     resume = resume or shared
     if (out / MANIFEST_NAME).exists():
@@ -68,8 +68,8 @@ def read_job(out: str, data: bytes) -> dict[str, Any]:
 
 
 def expect_same_job(out: str, found: dict[str, Any], wanted: dict[str, Any], resume: bool) -> None:
-    """Raise ExportError unless the job ``found`` in the work folder is the one ``wanted``, and may be resumed."""
-    keys = [key for key in wanted if key != "origin"]  # where the checkpoint lies may differ from machine to machine
+    """Raise ExportError unless the job ``found`` in the work folder is the one ``wanted``, and ``resume`` is set."""
+    keys = [key for key in wanted if key != "origin"]  # each machine may have the checkpoint in another place
     different = [key for key in keys if found.get(key) != wanted[key]]
     if different == ["made_with"]:
         made, here = found.get("made_with"), wanted["made_with"]
@@ -88,11 +88,11 @@ def expect_same_job(out: str, found: dict[str, Any], wanted: dict[str, Any], res
 
 
 def expect_same_set(out: str, manifest: Manifest, job: dict[str, Any], resume: bool) -> None:
-    """Raise ExportError unless the finished set is what ``job`` would make, and may be found finished."""
+    """Raise ExportError unless the finished set is what ``job`` would make, and ``resume`` is set."""
     found = {
         "checkpoint": manifest.checkpoint.sha256,
         "shards": len(manifest.shards),
         **{k: getattr(manifest, k) for k in ("seed", "labels", "split", "format", "start", "count")},
-    }  # not what it was made with: a finished set stays finished, wherever it was made
+    }  # but not ``made_with``: nothing is drawn for a finished set
     if any(job[key] != value for key, value in found.items()) or not resume:
         raise ExportError(f"{out}: holds a finished set; choose a new folder with --out")

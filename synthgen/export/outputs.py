@@ -1,8 +1,8 @@
-"""Outputs: where a set is written, a folder or any fsspec URL, with one promise: a final name means a whole file.
+"""Outputs: where a set is written, a folder or any fsspec URL. A file gets its final name only when it is whole.
 
-A folder is written through temporary names on its own file system and atomic renames. An object store has no rename,
-but shows an object only once it is uploaded whole; there, files are made in a temporary folder and uploaded. On both
-the work folder ``.synthgen`` holds the job, the records of finished shards, and nothing once the set is complete.
+In a folder, files are written under temporary names on the same file system and then renamed. An object store cannot
+rename, but shows an object only when its upload is complete: there, files are made in a temporary folder and uploaded.
+Both have a work folder ``.synthgen`` with the job and the records of finished shards until the set is complete.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from synthgen.errors import ExportError, SynthgenError, UsageError
 from synthgen.export.claim import JOB_NAME, claim_folder, expect_same_job, expect_same_set, read_job
@@ -32,40 +32,7 @@ _STAGING = "staging-"
 _JOB = f"{WORK_FOLDER}/{JOB_NAME}"
 
 
-class Output(Protocol):
-    """Somewhere to put a set."""
-
-    def claim(
-        self, job: dict[str, Any], *, resume: bool, shared: bool = False
-    ) -> contextlib.AbstractContextManager[None]:
-        """Hold the place for this job, alone or beside others who write other shards of it; see ``claim_folder``."""
-
-    def manifest(self) -> Manifest | None:
-        """The manifest, if the set is complete."""
-
-    def staging(self) -> contextlib.AbstractContextManager[Path]:
-        """An empty folder of one's own to write files into; gone afterwards."""
-
-    def publish(self, staging: Path) -> None:
-        """Give every file below ``staging`` its final name, whole."""
-
-    def read(self, name: str) -> bytes | None:
-        """A small file's content, or None."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Publish a small file."""
-
-    def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
-        """What is wrong with a shard's files: missing, of another size or, when ``hashed``, of other content.
-
-        Of the files that a shard's own files list, a folder is searched for every one; a URL for none.
-        """
-
-    def release(self) -> None:
-        """Remove the work folder of a complete set."""
-
-
-def open_output(out: str | Path) -> Output:
+def open_output(out: str | Path) -> "Output":
     """The output named by a folder or a URL (``s3://bucket/set``; ``file://`` is a folder).
 
     Raises:
@@ -86,24 +53,22 @@ class LocalOutput:
     def __str__(self) -> str:
         return str(self.path)
 
-    def claim(
-        self, job: dict[str, Any], *, resume: bool, shared: bool = False
-    ) -> contextlib.AbstractContextManager[None]:
-        return self._claim(job, resume, shared)
-
     @contextlib.contextmanager
-    def _claim(self, job: dict[str, Any], resume: bool, shared: bool) -> Iterator[None]:
+    def claim(self, job: dict[str, Any], *, resume: bool, shared: bool = False) -> Iterator[None]:
+        """Hold the output for this job, alone or shared with other writers of its shards; see ``claim_folder``."""
         with claim_folder(self.path, job, resume=resume, shared=shared):
-            if not shared:  # nobody else is at work: what killed processes were writing is litter
+            if not shared:  # no other process is at work: staging folders are left by killed ones
                 for leftover in (self.path / WORK_FOLDER).glob(f"{_STAGING}*"):
                     shutil.rmtree(leftover, ignore_errors=True)
             yield
 
     def manifest(self) -> Manifest | None:
+        """The manifest, if the set is complete."""
         return load_manifest(self.path) if (self.path / MANIFEST_NAME).exists() else None
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
+        """An empty temporary folder to write files into."""
         folder = Path(tempfile.mkdtemp(dir=self.path / WORK_FOLDER, prefix=_STAGING))
         folder.chmod(0o755)
         try:
@@ -112,6 +77,7 @@ class LocalOutput:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, staging: Path) -> None:
+        """Give every file below ``staging`` its final name, whole."""
         paths = sorted(staging.rglob("*"))
         flush_all([path for path in paths if path.is_file()])
         changed = {self.path}
@@ -126,18 +92,24 @@ class LocalOutput:
             flush_to_disk(folder)
 
     def read(self, name: str) -> bytes | None:
+        """A small file's content; None if it does not exist."""
         try:
             return (self.path / name).read_bytes()
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
+        """Publish a small file."""
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
         with publish(path) as partial:
             partial.write_bytes(data)
 
     def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
+        """What is wrong with a shard's files: missing, another size or, when ``hashed``, other content.
+
+        The images of a PNG shard are checked too, which at a URL they are not.
+        """
         if hashed:
             return shard_problems(self.path, FORMATS[file_format], shard)
         problems = _size_problems(shard.files, lambda name: (self.path / name).stat().st_size)
@@ -150,11 +122,12 @@ class LocalOutput:
         return [f"{name}: missing" for _, name in entries if not (self.path / name).is_file()]
 
     def release(self) -> None:
+        """Remove the work folder of a complete set."""
         shutil.rmtree(self.path / WORK_FOLDER, ignore_errors=True)
 
 
 class RemoteOutput:
-    """Any place that fsspec reaches. Nobody can be locked out there, but what two write at once is the same."""
+    """A URL that fsspec can write to; methods as ``LocalOutput``. No locks, but two writers of a job write the same."""
 
     def __init__(self, url: str) -> None:
         with _as_os_error():
@@ -183,7 +156,7 @@ class RemoteOutput:
             raise ExportError(f"{self._url}: is not empty; choose a new folder with --out")
         else:
             self.write(_JOB, json.dumps(job).encode())
-            # Two that claim at once both come here; the one whose claim was written over sees the other's.
+            # Two exports may both come here at once; the one whose claim was overwritten sees the other's.
             if (found := self.read(_JOB)) is not None:
                 expect_same_job(self._url, read_job(self._url, found), job, resume=True)
         yield
@@ -197,8 +170,10 @@ class RemoteOutput:
             return None
         return read_manifest(self._url, self.read)
 
-    def staging(self) -> contextlib.AbstractContextManager[Path]:
-        return _temporary_folder()
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="synthgen-") as name:
+            yield Path(name)
 
     def publish(self, staging: Path) -> None:
         for path in sorted(path for path in staging.rglob("*") if path.is_file()):
@@ -222,7 +197,7 @@ class RemoteOutput:
             self._files.pipe_file(target, data)
 
     def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
-        """Sizes only: to hash what was uploaded, it would have to be downloaded."""
+        """Compare sizes only: to hash the files, they would have to be downloaded."""
         return _size_problems(shard.files, self._size)
 
     def release(self) -> None:
@@ -236,6 +211,9 @@ class RemoteOutput:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+Output = LocalOutput | RemoteOutput
 
 
 def _size_problems(files: Sequence[FileRecord], size_of: Any) -> list[str]:
@@ -253,7 +231,7 @@ def _size_problems(files: Sequence[FileRecord], size_of: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _as_os_error() -> Iterator[None]:
-    """Every store's package has errors of its own for a place that cannot be reached or written."""
+    """Turn the errors of a store's own package into OSError."""
     try:
         yield
     except (OSError, SynthgenError):
@@ -261,9 +239,3 @@ def _as_os_error() -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
         raise OSError(f"{type(error).__name__}: {reason}") from error
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="synthgen-") as name:
-        yield Path(name)

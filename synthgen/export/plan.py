@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,14 @@ from synthgen.formats.table import find_format
 from synthgen.index import LabelRule, ShardPlan, check_seed, default_shards
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
 from synthgen.model.recipe import Recipe
+from synthgen.model.sampling import Sampler
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.manifest import CheckpointRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What to export: everything that decides the pixels and the files, and nothing else.
+    """What to export: with a checkpoint, everything that decides the pixels and the files, and nothing else.
 
     Raises:
         UsageError: on construction, for an unknown format or split or a seed out of range.
@@ -27,7 +29,7 @@ class Export:
     plan: ShardPlan
     seed: int
     file_format: str
-    labels: LabelRule | None  # None: unlabelled
+    labels: LabelRule
     split: str = "train"
 
     def __post_init__(self) -> None:
@@ -36,8 +38,12 @@ class Export:
         if self.split not in ("train", "test"):
             raise UsageError(f"split '{self.split}': expected train or test")
 
+    def sampler(self, checkpoint: Checkpoint) -> Sampler:
+        """What draws these images from ``checkpoint``."""
+        return Sampler(checkpoint, self.seed, self.labels)
+
     def share_count(self, share: int, of: int) -> int:
-        """How many images are share ``share`` of ``of``."""
+        """How many images share ``share`` of ``of`` holds."""
         return sum(self.plan[index].count for index in range(share, self.plan.shards, of))
 
 
@@ -64,10 +70,10 @@ def plan_export(
         shards: how many parts; by default one for every 6,000 images, or one, as the format has it.
         labels: ``balanced``, ``uniform`` or a list such as ``0,3,7``.
         split: ``train`` or ``test``; names the files.
-        shares: among how many machines the shards will be dealt out; by default there is at least one for each.
+        shares: how many machines will write shards; by default there is at least one shard for each.
 
     Raises:
-        UsageError: any of it cannot be.
+        UsageError: a value is out of range, or does not fit the format or the checkpoint.
     """
     chosen = find_format(file_format)
     if shards is None:
@@ -77,24 +83,44 @@ def plan_export(
             f"shards {shards}, count {count}: the {file_format} format is one file by nature, "
             f"of at most {chosen.max_images:,} images"
         )
-    rule = LabelRule.parse(labels) if checkpoint.recipe.conditional else None
-    if rule is None and labels != "balanced":
-        raise UsageError(
-            f"labels '{labels}': checkpoint '{checkpoint.name}' is unconditional, its images bear no labels; "
-            "leave --labels out or choose a conditional checkpoint"
-        )
+    rule = Sampler.of(checkpoint, seed, labels).labels
     plan = ShardPlan(start=start, count=count, shards=shards)
     return Export(plan=plan, seed=seed, file_format=file_format, labels=rule, split=split)
 
 
+def expect_guarantee(checkpoint: Checkpoint, allow_unprotected: bool, max_epsilon: float | None) -> None:
+    """Refuse a checkpoint whose privacy guarantee is not the one asked for; see ``generate``.
+
+    Raises:
+        UsageError: ``max_epsilon`` is no number above 0.
+        ExportError: the guarantee is missing or larger than ``max_epsilon``.
+        PrivacyError: the checkpoint claims less than its ledger proves.
+    """
+    if max_epsilon is not None and not 0 < max_epsilon < math.inf:
+        raise UsageError(f"max_epsilon {max_epsilon}; expected a number above 0")
+    checkpoint.privacy.expect_proven()  # again: a checkpoint may be built in memory
+    proof = checkpoint.privacy.proof
+    if max_epsilon is not None and (proof is None or proof.epsilon > max_epsilon):
+        found = "no formal privacy guarantee" if proof is None else f"epsilon {proof.epsilon:g}"
+        raise ExportError(
+            f"checkpoint '{checkpoint.name}' has {found}; asked for was epsilon {max_epsilon:g} or less: choose "
+            "another checkpoint or a larger --max-epsilon"
+        )
+    if proof is None and not allow_unprotected:
+        raise ExportError(
+            f"checkpoint '{checkpoint.name}' has no formal privacy guarantee; if its training images may be "
+            "exposed, say so with --allow-unprotected"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """An export as a small description that any process on any machine can work from, by itself.
+    """An export as a small description from which any process on any machine can work.
 
     Attributes:
         export: what to export.
-        checkpoint: the generator, by its hash, and what a manifest says of it.
-        location: where the generator is found: the name of a built-in checkpoint or a folder.
+        checkpoint: what a manifest says of the checkpoint, its hash included.
+        location: where the checkpoint is found: the name of a built-in one or a folder.
         privacy: the checkpoint's privacy statement.
         made_with: the software and hardware that every shard must be drawn with.
     """
@@ -107,7 +133,7 @@ class Job:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, export: Export) -> "Job":
-        """The job of drawing ``export`` from ``checkpoint`` with what there is here."""
+        """The job of drawing ``export`` from ``checkpoint`` with this machine's software and processor."""
         return cls(
             export=export,
             checkpoint=CheckpointRecord(
@@ -127,7 +153,7 @@ class Job:
         return {
             "checkpoint": self.checkpoint.sha256,
             "seed": self.export.seed,
-            "labels": str(self.export.labels or "none"),
+            "labels": str(self.export.labels),
             "split": self.export.split,
             "format": self.export.file_format,
             **dataclasses.asdict(self.export.plan),
@@ -140,7 +166,7 @@ class Job:
         return sha256_of_json(self.identity)
 
     def to_dict(self) -> dict[str, Any]:
-        """The job as JSON-ready values: its identity, and what the manifest will say of the origin."""
+        """The job as JSON-ready values: its identity, and what the manifest will say about its origin."""
         origin = {
             "location": self.location,
             "name": self.checkpoint.name,
@@ -158,14 +184,14 @@ class Job:
             ExportError: it is not one this version understands.
         """
         try:
-            origin, labels = document["origin"], document["labels"]
+            origin = document["origin"]
             Recipe.from_dict(origin["recipe"])
             return cls(
                 export=Export(
                     plan=ShardPlan(**{key: int(document[key]) for key in ("start", "count", "shards")}),
                     seed=int(document["seed"]),
                     file_format=document["format"],
-                    labels=None if labels == "none" else LabelRule.parse(labels),
+                    labels=LabelRule.recorded(document["labels"]),
                     split=document["split"],
                 ),
                 checkpoint=CheckpointRecord(
@@ -181,14 +207,15 @@ class Job:
         except (KeyError, TypeError, ValueError, AttributeError, UsageError, RecipeError) as error:
             raise ExportError(f"not an export job this version understands: {error}") from error
 
-    def source(self) -> Checkpoint:
-        """The checkpoint itself, found, checked, and remembered by this process.
+    def sampler(self) -> Sampler:
+        """What draws the job's images; each process loads the checkpoint from ``location`` and checks it once.
 
         Raises:
-            CheckpointError: what is found at ``location`` is another one, or none.
+            CheckpointError: ``location`` holds another checkpoint, or none.
             ExportError: this machine would draw other pixels than the job's.
         """
-        return _source(self.location, self.checkpoint.sha256, tuple(sorted(self.made_with.items())))
+        made_with = tuple(sorted(self.made_with.items()))
+        return self.export.sampler(_source(self.location, self.checkpoint.sha256, made_with))
 
 
 @functools.lru_cache(maxsize=4)

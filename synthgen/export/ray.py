@@ -1,7 +1,7 @@
-"""Shards on a Ray cluster: actors that load the generator once, few shards in flight, and lost nodes survived.
+"""Shards on a Ray cluster: a pool of actors, each of which loads the checkpoint once.
 
-An actor that dies hands its shards back, and another is started wherever the cluster has room; a shard is idempotent,
-so the set is that of one process. Install with ``pip install 'synthgen[ray]'``.
+The shards of an actor that dies go to others, and another actor is started where the cluster has room. A shard may be
+written twice, so the set is that of one process. Install with ``pip install 'synthgen[ray]'``.
 """
 
 import importlib.util
@@ -13,18 +13,24 @@ from typing import Any
 from synthgen.errors import ExportError, SynthgenError, UsageError
 from synthgen.export.outputs import open_output
 from synthgen.export.plan import Job
-from synthgen.export.shard import FinishedShard, generate_shard
+from synthgen.export.shard import Callbacks, FinishedShard, generate_shard
 from synthgen.workers import Progress
 
-_SHARDS_IN_FLIGHT = 2  # an actor: one at work, one waiting
-_MAX_DEATHS = 20  # of actors, before the export is given up
+_TASKS_EACH = 2  # shards that an actor is given at once: one being written, one waiting
+_MAX_DEATHS = 20  # of actors, before the export fails
 _CONNECT_SECONDS = 5
 _WAIT_SECONDS = 60
 _MAX_PREPARATION_SECONDS = 600  # to be given a processor, start and load the generator
 
 
 def generate_on_ray(
-    job: Job, out: str, indices: Sequence[int], *, address: str | None, actors: int | None, progress: Progress
+    job: Job,
+    out: str,
+    indices: Sequence[int],
+    callbacks: Callbacks,
+    *,
+    address: str | None,
+    actors: int | None,
 ) -> Iterator[FinishedShard]:
     """Write the shards of ``indices`` on a Ray cluster; yield each one's record, in order.
 
@@ -34,7 +40,7 @@ def generate_on_ray(
         indices: which shards.
         address: of the cluster; None: the one this machine is part of, or a new one on it.
         actors: how many draw at once, a processor each; None: as many as the cluster has processors.
-        progress: called with the number of images of every finished shard.
+        callbacks: ``on_begin`` is called when the cluster is connected, ``progress`` for every finished shard.
 
     Raises:
         UsageError: Ray is not installed, or no cluster answers at ``address``.
@@ -45,24 +51,25 @@ def generate_on_ray(
     import ray
 
     begun = _connect(ray, address)
-    troupe = _Troupe(ray, job, out)
+    callbacks.on_begin()
+    pool = _Pool(ray, job, out)
     try:
         processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head alone may have none
         for _ in range(min(actors or processors, len(indices))):
-            troupe.start_actor()
-        yield from troupe.perform(indices, progress)
+            pool.start_actor()
+        yield from pool.run(indices, callbacks.progress)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, SynthgenError | OSError):
             raise error.cause from error
         raise
     finally:
-        troupe.dismiss()
+        pool.stop()
         if begun:
             ray.shutdown()
 
 
 def expect_ray(address: str | None) -> None:
-    """Raise UsageError unless Ray is installed and, where ``address`` names a host and a port, something listens there.
+    """Raise UsageError unless Ray is installed and something listens at ``address``, where that has a host and a port.
 
     Ray itself would try for minutes.
     """
@@ -80,24 +87,24 @@ class ShardActor:
     """A process of the cluster that writes shards."""
 
     def prepare(self, job: dict[str, Any], out: str) -> None:
-        """Load the generator."""
+        """Load the checkpoint."""
         self._job, self._output = Job.from_dict(job), open_output(out)
-        self._job.source()
+        self._job.sampler()
 
     def generate(self, index: int) -> FinishedShard:
-        """Write a shard."""
+        """Write a shard: a task."""
         return generate_shard(self._job, index, self._output)
 
 
-class _Troupe:
-    """The actors, and who of them is at work on what."""
+class _Pool:
+    """The actors and their tasks. A task is a position in the list of shards to write."""
 
     def __init__(self, ray: Any, job: Job, out: str) -> None:
         self._ray, self._job, self._out = ray, job, out
         self._kind = ray.remote(num_cpus=1)(ShardActor)
-        self._load: dict[Any, int] = {}  # prepared actor → shards in flight
-        self._preparing: dict[Any, Any] = {}  # reference → actor; one for which there is no room prepares for ever
-        self._flying: dict[Any, tuple[int, Any]] = {}  # reference → (position of the shard, actor)
+        self._load: dict[Any, int] = {}  # prepared actor → number of its tasks
+        self._preparing: dict[Any, Any] = {}  # reference → actor; one for which there is no room stays here
+        self._running: dict[Any, tuple[int, Any]] = {}  # reference → (task, actor)
         self._waiting: deque[int] = deque()
         self._deaths = 0
 
@@ -105,67 +112,67 @@ class _Troupe:
         actor = self._kind.remote()
         self._preparing[actor.prepare.remote(self._job.to_dict(), self._out)] = actor
 
-    def perform(self, indices: Sequence[int], progress: Progress) -> Iterator[FinishedShard]:
-        """Deal the shards out to whoever is free and yield the results in order."""
+    def run(self, indices: Sequence[int], progress: Progress) -> Iterator[FinishedShard]:
+        """Give the shards to idle actors and yield the results in order."""
         self._waiting.extend(range(len(indices)))
         done: dict[int, FinishedShard] = {}
         yielded = 0
         while yielded < len(indices):
-            self._deal(indices)
+            self._assign(indices)
             reference = self._next()
             try:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayTaskError:
                 raise  # what our own code raised; all else is a lost process, node or object
             except self._ray.exceptions.RayError as error:
-                self._bury(reference, error)
+                self._replace(reference, error)
                 continue
             if reference in self._preparing:
                 self._load[self._preparing.pop(reference)] = 0
                 continue
-            position, actor = self._flying.pop(reference)
+            task, actor = self._running.pop(reference)
             self._load[actor] -= 1
-            done[position] = result
-            progress(done[position].record.count)
+            done[task] = result
+            progress(done[task].record.count)
             while yielded in done:
                 yield done.pop(yielded)
                 yielded += 1
 
     def _next(self) -> Any:
-        """A reference whose result is there; raises ExportError where no actor comes to life."""
+        """A reference whose result is there; raises ExportError if no actor can start."""
         waited = 0
         while True:
-            ready, _ = self._ray.wait([*self._preparing, *self._flying], num_returns=1, timeout=_WAIT_SECONDS)
+            ready, _ = self._ray.wait([*self._preparing, *self._running], num_returns=1, timeout=_WAIT_SECONDS)
             if ready:
                 return ready[0]
             waited += _WAIT_SECONDS
-            if not self._flying and waited >= _MAX_PREPARATION_SECONDS:
+            if not self._running and waited >= _MAX_PREPARATION_SECONDS:
                 raise ExportError(
                     f"{self._out}: no Ray actor could start in {waited} s: no processor is free, or the nodes are too "
                     "slow; make room, then go on with --resume"
                 )
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         for actor in [*self._load, *self._preparing.values()]:
             self._ray.kill(actor)
 
-    def _deal(self, indices: Sequence[int]) -> None:
+    def _assign(self, indices: Sequence[int]) -> None:
         while self._waiting and self._load:
             actor = min(self._load, key=self._load.__getitem__)
-            if self._load[actor] >= _SHARDS_IN_FLIGHT:
+            if self._load[actor] >= _TASKS_EACH:
                 return
-            position = self._waiting.popleft()
-            self._flying[actor.generate.remote(indices[position])] = position, actor
+            task = self._waiting.popleft()
+            self._running[actor.generate.remote(indices[task])] = task, actor
             self._load[actor] += 1
 
-    def _bury(self, reference: Any, error: Exception) -> None:
-        """Take back all that a dead actor was given, and start another."""
-        dead = self._preparing.pop(reference, None) or self._flying[reference][1]
+    def _replace(self, reference: Any, error: Exception) -> None:
+        """Take back the tasks of a dead actor, and start another actor."""
+        dead = self._preparing.pop(reference, None) or self._running[reference][1]
         if dead in self._load:
             del self._load[dead]
         self._ray.kill(dead)  # where only its result was lost, it still holds a processor
-        for lost in [lost for lost, (_, actor) in self._flying.items() if actor is dead]:
-            self._waiting.appendleft(self._flying.pop(lost)[0])
+        for lost in [lost for lost, (_, actor) in self._running.items() if actor is dead]:
+            self._waiting.appendleft(self._running.pop(lost)[0])
         self._deaths += 1
         if self._deaths > _MAX_DEATHS:
             reason = str(error).splitlines()[0]
@@ -174,7 +181,7 @@ class _Troupe:
 
 
 def _connect(ray: Any, address: str | None) -> bool:
-    """Join or begin a cluster, unless this process is part of one already; whether it was begun or joined here."""
+    """Join or start a cluster, unless this process is part of one already; returns whether it did."""
     if ray.is_initialized():
         return False
     try:

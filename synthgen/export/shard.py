@@ -1,11 +1,11 @@
-"""Shards on disk: one is written whole or not at all, and its record says that it is finished.
+"""Shards on disk: each is written whole or not at all, and its record says that it is finished.
 
-``generate_shard`` is all that a machine has to call: a pure function of a job and a shard's number, which may be called
-again, elsewhere, and twice at once.
+``generate_shard`` is all that a machine has to call: a pure function of a job and a shard's number. It may be called
+again, on another machine, and twice at once.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,19 @@ from synthgen.files import json_bytes
 from synthgen.formats.base import Batch
 from synthgen.formats.table import FORMATS
 from synthgen.index import Shard
-from synthgen.model.sampling import prefetched, sample
+from synthgen.model.sampling import Sampler, prefetched
 from synthgen.sets.digest import SetDigest, join_block_digests
 from synthgen.sets.manifest import WORK_FOLDER, FileRecord, ShardRecord, shard_record
-from synthgen.workers import Progress
+from synthgen.workers import Progress, StepProgress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """How an export reports; see ``generate``."""
+
+    progress: Progress
+    on_shard: StepProgress
+    on_begin: Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +40,10 @@ class FinishedShard:
     """A shard that is on disk, whole.
 
     Attributes:
-        record: what the manifest will say of it.
+        record: what the manifest will say about it.
         class_counts: images of each class; all zero where there are no labels.
-        block_digests: the SHA-256 of its blocks, 32 bytes each, from which the set's digest is joined.
-        job: the hash of the job that it is part of.
+        block_digests: the SHA-256 of its blocks, 32 bytes each; the set's digest is made from them.
+        job: the hash of its job.
     """
 
     record: ShardRecord
@@ -54,7 +63,7 @@ class FinishedShard:
 
     @classmethod
     def from_dict(cls, document: Any) -> "FinishedShard":
-        """Read it back; raises ValueError, KeyError or TypeError where it cannot be."""
+        """Read it back; raises ValueError, KeyError, TypeError or AttributeError for anything else."""
         own = {"class_counts", "block_digests", "job"}
         record = shard_record({key: value for key, value in document.items() if key not in own})
         blocks = b"".join(bytes.fromhex(block) for block in document["block_digests"])
@@ -70,7 +79,7 @@ def generate_shard(
     """Draw and write shard ``index`` of a job, unless it is there already.
 
     Every call with the same job and index leaves the same files. They get their final names only once they are whole,
-    the shard's record after them; so the call may be killed and repeated, and made twice at once.
+    and the shard's record is written after them. So the call may be killed and repeated, and made twice at once.
 
     Args:
         job: what to export, from which checkpoint.
@@ -83,19 +92,25 @@ def generate_shard(
         OSError: ``out`` cannot be written.
     """
     output = open_output(out) if isinstance(out, str | Path) else out
+    return draw_shard(job, index, output, job.sampler, progress)
+
+
+def draw_shard(
+    job: Job, index: int, output: Output, sampler: Callable[[], Sampler], progress: Progress
+) -> FinishedShard:
+    """As ``generate_shard``; ``sampler`` gives what draws the job's images, and is called only if it is needed."""
     shard = job.export.plan[index]
     finished = finished_shard(job, shard, output)
     if finished is not None:
         progress(shard.count)
         return finished
-    batches = sample(job.source(), job.export.seed, job.export.labels, shard)
-    return write_shard(job, shard, output, prefetched(batches), progress)
+    return write_shard(job, shard, output, prefetched(sampler().shard(shard)), progress)
 
 
 def write_shard(
     job: Job, shard: Shard, output: Output, batches: Iterator[Batch], progress: Progress = lambda images: None
 ) -> FinishedShard:
-    """Write the images of one shard, however they were come by, and record it as finished."""
+    """Write the images of one shard, then its record."""
     export, digest = job.export, SetDigest(shard.start)
     class_counts = np.zeros(NUM_CLASSES, np.int64)
     with output.staging() as staging:
@@ -134,10 +149,10 @@ def _counted(
 
 
 def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = True) -> FinishedShard | None:
-    """The record of a shard that was finished earlier, if it is this job's and its files are still what it wrote.
+    """The record of a shard that was finished earlier, if it is this job's and its files are unchanged; else None.
 
     Args:
-        job: the job.
+        job: the shard's job.
         shard: the shard.
         output: where it would be.
         hashed: read the files and compare their hashes, not just their sizes.
@@ -150,11 +165,8 @@ def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = Tru
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     record = finished.record
-    if finished.job != job.sha256 or (record.index, record.start, record.count) != (
-        shard.index,
-        shard.start,
-        shard.count,
-    ):
+    wanted = (job.sha256, shard.index, shard.start, shard.count)
+    if (finished.job, record.index, record.start, record.count) != wanted:
         return None
     return None if output.problems(job.export.file_format, record, hashed=hashed) else finished
 

@@ -1,38 +1,35 @@
-"""Several splits in one folder, with no image in common: each is a stretch of its own of one line of images.
+"""Several splits in one folder, without an image in common: each is the next part of one sequence of images.
 
-Every split is first made as an ordinary set in the work folder, by the same code and resumed by the same code; when all
+Every split is first made as an ordinary set in the work folder, by the same code and resumed by the same code. When all
 are complete, their files are linked into the set's folder, and what describes them together is written. The first
-split's manifest is ``manifest.json``; those of the others are named after them, and the first vouches for them.
+split's manifest is ``manifest.json``; it holds the hashes of the others, which are named after their splits.
 """
 
-import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from synthgen.errors import ExportError, UsageError
-from synthgen.export.claim import claim_folder
+from synthgen.export.engine import Engine
 from synthgen.export.outputs import LocalOutput
 from synthgen.export.plan import Export, Job, plan_export
-from synthgen.export.run import expect_guarantee, expect_sound, generate, one_line_errors
-from synthgen.files import flush_to_disk, json_bytes, move_into_place
+from synthgen.export.run import expect_allowed, expect_sound, export_set, one_line_errors, publish_manifests
+from synthgen.export.shard import Callbacks
+from synthgen.files import flush_to_disk, move_into_place
 from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import Checkpoint
-from synthgen.sets.cards import CARD_NAME, write_cards
+from synthgen.sets.cards import CARD_NAME
 from synthgen.sets.croissant import CROISSANT_NAME
 from synthgen.sets.manifest import (
     MANIFEST_NAME,
     SHARDS_PER_LIST,
     WORK_FOLDER,
-    FileRecord,
     Manifest,
     load_manifest,
     load_manifests,
-    sealed,
-    split_manifest,
 )
 from synthgen.workers import Progress, StepProgress
 
@@ -43,20 +40,28 @@ def plan_splits(
     """Check a request such as ``train=60000,test=10000``: each split begins where the one before it ends.
 
     Raises:
-        UsageError: ``splits`` is not of that form, or any of it cannot be; see ``plan_export``.
+        UsageError: ``splits`` is not of that form or a split has too many shards; or as ``plan_export``.
     """
     exports: list[Export] = []
     for part in splits.split(","):
         name, _, number = (piece.strip() for piece in part.partition("="))
         if not number.isdecimal() or name in [export.split for export in exports]:
             raise UsageError(f"splits '{splits}': expected each split once, with a count, as in train=60000,test=10000")
-        request: dict[str, Any] = {"file_format": file_format, "seed": seed, "labels": labels, "split": name}
-        exports.append(plan_export(checkpoint, count=int(number), start=start, **request))
-        if exports[-1].plan.shards > SHARDS_PER_LIST:
+        export = plan_export(
+            checkpoint,
+            count=int(number),
+            file_format=file_format,
+            seed=seed,
+            start=start,
+            labels=labels,
+            split=name,
+        )
+        if export.plan.shards > SHARDS_PER_LIST:
             raise UsageError(
-                f"splits '{splits}': {name} makes {exports[-1].plan.shards:,} shards; expected at most "
+                f"splits '{splits}': {name} makes {export.plan.shards:,} shards; expected at most "
                 f"{SHARDS_PER_LIST:,}: export each split into a folder of its own"
             )
+        exports.append(export)
         start += int(number)
     return tuple(exports)
 
@@ -69,9 +74,10 @@ def generate_splits(
     resume: bool = False,
     allow_unprotected: bool = False,
     max_epsilon: float | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Progress = lambda images: None,
     on_shard: StepProgress = lambda done, of: None,
+    on_begin: Callable[[], None] = lambda: None,
 ) -> tuple[Manifest, ...]:
     """Draw several splits and write them, each with its manifest, into one folder.
 
@@ -79,36 +85,34 @@ def generate_splits(
         checkpoint: see ``synthgen.load_checkpoint``.
         exports: see ``plan_splits``; the first one's manifest is ``manifest.json``.
         out: a folder that is new, empty, or (``resume``) holds the same splits unfinished.
-        resume: go on where an interrupted export stopped.
-        allow_unprotected, max_epsilon, workers: as for ``generate``.
+        resume: continue an interrupted export.
+        allow_unprotected, max_epsilon, workers, on_begin: as for ``generate``.
         progress: called with the number of images just finished.
         on_shard: called when a shard of any split is finished.
 
+    Returns:
+        The manifests of the splits.
+
     Raises:
-        UsageError, ExportError: as ``generate``.
+        UsageError, ExportError, PrivacyError: as ``generate``.
     """
-    expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
+    engine = Engine(workers=workers)
+    expect_allowed(checkpoint, out, engine, allow_unprotected, max_epsilon)
     job, output = _job(checkpoint, exports), LocalOutput(out)
     if (out / MANIFEST_NAME).exists():
         return _finished(output, exports, checkpoint, resume, progress)
     with one_line_errors(out):
-        with claim_folder(out, job, resume=resume):
+        with output.claim(job, resume=resume):
+            on_begin()
             folders = [out / WORK_FOLDER / "splits" / export.split for export in exports]
             of, earlier = sum(export.plan.shards for export in exports), 0
             for export, folder in zip(exports, folders, strict=True):
-                generate(
-                    checkpoint,
-                    export,
-                    folder,
-                    resume=True,
-                    allow_unprotected=allow_unprotected,
-                    max_epsilon=max_epsilon,
-                    workers=workers,
-                    progress=progress,
-                    on_shard=partial(_count_on, on_shard, earlier, of),
+                callbacks = Callbacks(
+                    progress=progress, on_shard=partial(_count_on, on_shard, earlier, of), on_begin=lambda: None
                 )
+                export_set(checkpoint, export, LocalOutput(folder), engine, True, callbacks)
                 earlier += export.plan.shards
-            manifests = _assemble(folders, out)
+            manifests = _assemble(folders, output, job)
         output.release()
     return manifests
 
@@ -118,7 +122,7 @@ def _count_on(on_shard: StepProgress, earlier: int, of: int, done: int, _: int) 
 
 
 def _job(checkpoint: Checkpoint, exports: Sequence[Export]) -> dict[str, Any]:
-    """One claim for all splits; the name of the split, which no single set can have, keeps it apart from theirs."""
+    """One claim for all splits. Its ``split`` lists them all, so it is no claim of a single set."""
     splits = ",".join(f"{export.split}={export.plan.count}" for export in exports)
     return {**Job.of(checkpoint, exports[0]).to_dict(), "split": splits}
 
@@ -126,39 +130,31 @@ def _job(checkpoint: Checkpoint, exports: Sequence[Export]) -> dict[str, Any]:
 def _finished(
     output: LocalOutput, exports: Sequence[Export], checkpoint: Checkpoint, resume: bool, progress: Progress
 ) -> tuple[Manifest, ...]:
-    """The manifests of a set that is finished, if it is the one that is wanted."""
+    """The manifests of a finished set; raises ExportError unless it is the one asked for."""
     manifests = load_manifests(output.path)
-    wanted = [(e.split, e.plan.start, e.plan.count, e.seed, str(e.labels or "none"), e.file_format) for e in exports]
+    wanted = [(e.split, e.plan.start, e.plan.count, e.seed, str(e.labels), e.file_format) for e in exports]
     found = [(m.split, m.start, m.count, m.seed, m.labels, m.format) for m in manifests]
     if not resume or found != wanted or manifests[0].checkpoint.sha256 != checkpoint.sha256:
         raise ExportError(f"{output.path}: holds a finished set; choose a new folder with --out")
     for manifest in manifests:
         expect_sound(output, manifest)
         progress(manifest.count)
-    output.release()  # left where an export was killed behind its manifest
+    output.release()  # the work folder stays where an export was killed after it wrote the manifest
     return manifests
 
 
-def _assemble(folders: Sequence[Path], out: Path) -> tuple[Manifest, ...]:
-    """Link the files of complete sets into one folder, then write what describes them together, the manifests last."""
-    output = LocalOutput(out)
+def _assemble(folders: Sequence[Path], output: LocalOutput, job: dict[str, Any]) -> tuple[Manifest, ...]:
+    """Link the files of complete sets into one folder, then write what describes them together."""
     manifests = [load_manifest(folder) for folder in folders]
     for folder, manifest in zip(folders, manifests, strict=True):
-        _link_tree(folder, out, _names(folder, manifest))
-    sidecars = _shared_sidecars(folders, manifests, out)
-    manifests = [dataclasses.replace(manifest, sidecars=sidecars) for manifest in manifests]
-    sidecars += write_cards(out, manifests)
-    for manifest in manifests[1:]:
-        document = dataclasses.replace(manifest, sidecars=sidecars).to_dict()
-        output.write(split_manifest(manifest.split), json_bytes(sealed(document)))
-    others = tuple(FileRecord.of(out, split_manifest(manifest.split)) for manifest in manifests[1:])
-    first = dataclasses.replace(manifests[0], sidecars=(*sidecars, *others))
-    output.write(MANIFEST_NAME, json_bytes(sealed(first.to_dict())))
-    return load_manifests(out)
+        _link_tree(folder, output.path, _names(folder, manifest))
+    with output.staging() as staging:
+        names = _merge_sidecars(folders, manifests[0], staging)
+        return publish_manifests(output, staging, names, manifests, job)
 
 
 def _names(folder: Path, manifest: Manifest) -> list[str]:
-    """Every file of a set but what describes it, and the folders that may be empty."""
+    """Every file of a set except what describes it, and the folders that may be empty."""
     file_format, names = FORMATS[manifest.format], []
     for shard in manifest.shards:
         names += [*shard.names, *(name for _, name in file_format.listed(folder, shard.names, shard.count))]
@@ -177,17 +173,17 @@ def _link_tree(folder: Path, out: Path, names: Sequence[str]) -> None:
         target.unlink(missing_ok=True)  # of an earlier try
         try:
             os.link(source, target)
-        except OSError:  # a file system without links; a copy that is cut short stays in the work folder
+        except OSError:  # a file system without links; an unfinished copy stays in the work folder
             shutil.copyfile(source, out / WORK_FOLDER / "copy")
             move_into_place(out / WORK_FOLDER / "copy", target)
     for parent in changed:
         flush_to_disk(parent)
 
 
-def _shared_sidecars(folders: Sequence[Path], manifests: Sequence[Manifest], out: Path) -> tuple[FileRecord, ...]:
-    """The files beside the shards, each merged from those of the splits."""
-    names = [file.name for file in manifests[0].sidecars if file.name not in (CARD_NAME, CROISSANT_NAME)]
+def _merge_sidecars(folders: Sequence[Path], first: Manifest, staging: Path) -> list[str]:
+    """Write the files beside the shards, each merged from those of the splits."""
+    names = [file.name for file in first.sidecars if file.name not in (CARD_NAME, CROISSANT_NAME)]
     for name in names:
         contents = [(folder / name).read_bytes() for folder in folders]
-        LocalOutput(out).write(name, FORMATS[manifests[0].format].merged_sidecar(name, contents))
-    return tuple(FileRecord.of(out, name) for name in names)
+        (staging / name).write_bytes(FORMATS[first.format].merged_sidecar(name, contents))
+    return names

@@ -12,7 +12,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class Checkpoint:
         privacy: what may be claimed for its images.
         identified: what the identity covers beside the weights, exactly as ``checkpoint.json`` has it.
         training: steps, epochs, seed, seconds, data checksum, per-epoch history, versions.
+        arrays: the weights that ``sha256`` names, by name.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Checkpoint:
     privacy: PrivacyStatement
     identified: dict[str, Any]
     training: dict[str, Any]
+    arrays: dict[str, Array] = field(repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -76,10 +78,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the weights do not fit the recipe's architecture.
         """
-        arrays = dict(_read_arrays(self.path / WEIGHTS_NAME))
-        self._expect_unchanged(_identity(arrays.items(), self.identified))
         try:
-            return Generator(self.recipe, arrays)
+            return Generator(self.recipe, self.arrays)
         except ValueError as error:
             raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {error}") from error
 
@@ -100,12 +100,9 @@ class Checkpoint:
         except (ValueError, KeyError, OSError, UserWarning) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{self.path}: the weights do not fit the recipe: {reason}") from error
-        self._expect_unchanged(weights_sha256(self.path / WEIGHTS_NAME, self.identified))
-        return model
-
-    def _expect_unchanged(self, found: str) -> None:
-        if found != self.sha256:
+        if weights_sha256(self.path / WEIGHTS_NAME, self.identified) != self.sha256:
             raise CheckpointError(f"{self.path}: changed while it was read; is a training at work there?")
+        return model
 
 
 def builtin_checkpoints() -> dict[str, Path]:
@@ -135,13 +132,22 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         _expect_budget_kept(recipe, privacy)
     except (OSError, ValueError, KeyError, RecursionError, RecipeError) as error:
         raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
-    found = weights_sha256(path / WEIGHTS_NAME, identified)
+    arrays = dict(_read_arrays(path / WEIGHTS_NAME))
+    found = _identity(arrays.items(), identified)
     if found != sha256:
         raise CheckpointError(
             f"{path}: its content hashes to {found[:12]}… but the checkpoint says {str(sha256)[:12]}…: "
             "one of its files was altered; fetch it anew"
         )
-    return Checkpoint(path=path, sha256=found, recipe=recipe, privacy=privacy, identified=identified, training=training)
+    return Checkpoint(
+        path=path,
+        sha256=found,
+        recipe=recipe,
+        privacy=privacy,
+        identified=identified,
+        training=training,
+        arrays=arrays,
+    )
 
 
 def save_checkpoint(

@@ -1,6 +1,6 @@
-"""Sets on disk: the manifest, reading a set back, proving it, and what describes it beside the files.
+"""Sets on disk: the manifest, reading a set back, proving it, and the files that describe it to others.
 
 In goes a folder or URL with a manifest; out come batches of images, problems in words, cards.
 """
 
-__all__ = ["cards", "croissant", "digest", "inspection", "integrity", "manifest", "verification"]
+__all__ = ["cards", "croissant", "digest", "inspection", "integrity", "manifest", "reading", "verification"]

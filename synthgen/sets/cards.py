@@ -1,7 +1,7 @@
-"""What lies beside a set for its finder: a data-set card to read (``README.md``) and ``croissant.json`` for machines.
+"""The two files that describe a set to others: a data-set card (``README.md``), and ``croissant.json`` for machines.
 
-Both depend on the manifest alone and are among the files it vouches for. The card's front matter is that of Hugging
-Face's data-set cards, so that ``load_dataset(folder)`` finds images and splits.
+Both depend on the manifest alone, which holds their hashes. The card's front matter is that of Hugging Face's data-set
+cards, so that ``load_dataset(folder)`` finds images and splits.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ def write_cards(folder: Path, manifests: Sequence[Manifest]) -> tuple[FileRecord
     """Write ``README.md`` and ``croissant.json`` into a set's folder.
 
     Args:
-        folder: of the set, all other files in place.
-        manifests: of its splits, complete but for these two files.
+        folder: where to write them.
+        manifests: of the set's splits, complete except for the records of these two files.
 
     Returns:
         The records of the two files, for the manifests.
@@ -67,7 +67,7 @@ def card(manifests: Sequence[Manifest]) -> str:
             f"- Seed {first.seed}, labels {first.labels}",
             *(f"- Digest of {manifest.split}, over labels and pixels: `{manifest.digest}`" for manifest in manifests),
             "",
-            "`manifest.json` records the rest, with the SHA-256 of every file; `synthgen verify` proves it. "
+            "`manifest.json` records the rest, with the SHA-256 of every file; `synthgen verify` checks them. "
             "`croissant.json` says the same to machines.",
             "",
             "## Licence",
@@ -92,7 +92,7 @@ def _front_matter(manifests: Sequence[Manifest], count: int) -> list[str]:
 
 
 def _size_category(count: int) -> str:
-    """One of Hugging Face's classes of size."""
+    """One of Hugging Face's size categories."""
     edges = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
     edges += [(10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B")]
     return next((name for edge, name in edges if count < edge), "n>1B")
@@ -103,7 +103,7 @@ def _split_table(manifests: Sequence[Manifest]) -> list[str]:
         f"| {manifest.split} | {manifest.count:,} | {manifest.start} to {manifest.start + manifest.count - 1} |"
         for manifest in manifests
     ]
-    return ["| split | images | their numbers on the checkpoint's endless line |", "|---|---|---|", *rows]
+    return ["| split | images | indices in the checkpoint's sequence of images |", "|---|---|---|", *rows]
 
 
 def _class_table(manifests: Sequence[Manifest]) -> list[str]:

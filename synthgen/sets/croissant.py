@@ -1,8 +1,8 @@
-"""A set described for machines: one Croissant 1.1 document, with its provenance in the words of PROV-O.
+"""Croissant 1.1: one document that describes a set to machines, with its provenance in terms of PROV-O.
 
 Croissant (Akhtar et al. 2024, arXiv:2403.19546) is JSON-LD that data-set search engines and ``mlcroissant`` read;
 PROV-O (W3C recommendation, 2013) says what was derived from what, by which activity. The document depends on the
-manifest alone, so the same export gives the same bytes; it bears no date for that reason.
+manifest alone and has no date, so that the same export gives the same bytes.
 """
 
 import re
@@ -99,7 +99,7 @@ def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
 
 
 def is_mit(manifest: Manifest) -> bool:
-    """Whether the generator saw Fashion-MNIST only, which bears the MIT licence as synthgen does."""
+    """Whether the generator was trained on Fashion-MNIST only, which has the MIT licence, as synthgen has."""
     data = manifest.checkpoint.recipe.get("data", {})
     return bool(data.get("official", True))
 
@@ -187,7 +187,7 @@ def _checkpoint_id(manifest: Manifest) -> str:
 
 
 def _activity(manifest: Manifest) -> dict[str, Any]:
-    """The export of one split, with all that decides its pixels."""
+    """The export of one split, with everything that decides its pixels."""
     properties: dict[str, Any] = {
         "seed": str(manifest.seed),  # as text: it may pass 2^53, up to which JSON readers are exact
         "start": str(manifest.start),

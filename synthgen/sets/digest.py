@@ -1,4 +1,4 @@
-"""The one logical digest of a set of images, equal in every format."""
+"""The digest of a set of images, the same for every format and every number of shards."""
 
 import hashlib
 
@@ -10,11 +10,14 @@ from synthgen.index import BLOCK_IMAGES
 
 
 class SetDigest:
-    """The logical digest of images in index order, equal whatever format or shards they are stored in.
+    """The digest of images in index order: SHA-256 over the SHA-256 of every block.
 
-    SHA-256 over the SHA-256 of every block, where a block is the images that share ``index // 256`` and each
-    image counts as its label byte (255: no label) followed by its 784 pixels. Two levels rather than one, so
-    that shards, which are cut between blocks, can be digested apart and joined without reading them again.
+    A block is the images that share ``index // 256``; each image counts as its label byte (255: no label) followed by
+    its 784 pixels. It has two levels so that shards, which are cut between blocks, can be digested apart and joined
+    without reading them again.
+
+    Args:
+        start: the index of the first image.
     """
 
     def __init__(self, start: int) -> None:
@@ -23,7 +26,7 @@ class SetDigest:
         self._block_digests: list[bytes] = []
 
     def update(self, batch: Batch) -> None:
-        """Add the images behind those already added; raises ValueError when ``batch`` does not follow."""
+        """Add the next images; raises ValueError when ``batch`` does not follow those already added."""
         if batch.start != self._next:
             raise ValueError(f"batch starts at {batch.start}; expected {self._next}")
         rows = np.empty((len(batch), 1 + PIXELS), np.uint8)
@@ -40,13 +43,13 @@ class SetDigest:
                 self._close_block()
 
     def block_digests(self) -> list[bytes]:
-        """The SHA-256 of every block, the last one perhaps partial."""
+        """The SHA-256 of every block, 32 bytes each; the last block may be partial."""
         if self._next % BLOCK_IMAGES and self._open_block.digest() != hashlib.sha256().digest():
             return [*self._block_digests, self._open_block.digest()]
         return list(self._block_digests)
 
     def hexdigest(self) -> str:
-        """The digest of all images added so far."""
+        """The digest of all images added so far, as 64 hexadecimal digits."""
         return join_block_digests(self.block_digests())
 
     def _close_block(self) -> None:

@@ -1,4 +1,4 @@
-"""Look at a checkpoint or an exported set: as a picture, or as a few lines of text."""
+"""Inspection: a checkpoint or an exported set as a picture, or as a few lines of text."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +10,10 @@ import numpy.typing as npt
 from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
 from synthgen.formats.base import Run
-from synthgen.index import LabelRule
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
-from synthgen.model.sampling import block_sampler
+from synthgen.model.sampling import Sampler
 from synthgen.sets.manifest import MANIFEST_NAME, Manifest, load_manifest, load_manifests
-from synthgen.sets.verification import read_set
+from synthgen.sets.reading import read_set
 
 
 def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
@@ -22,14 +21,14 @@ def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
 
     Args:
         source: a checkpoint's name or folder, or an exported set's folder.
-        columns: how many of each class, a class a row; without labels as many rows of the first images.
+        columns: images in a row. Each class has a row; without labels there are ten rows of the first images.
 
     Returns:
-        uint8, shape (N, 28, 28).
+        uint8, shape (N, 28, 28), row by row.
 
     Raises:
         CheckpointError, VerificationError: ``source`` is neither, or is malformed.
-        UsageError: the set holds too few images of some class to fill its row.
+        UsageError: the set holds images of a class, but too few to fill its row.
     """
     rows: list[list[npt.NDArray[np.uint8]]] = [[] for _ in range(NUM_CLASSES)]
     for images, labels in _runs(source, columns):
@@ -65,15 +64,14 @@ def _runs(source: str, columns: int) -> Iterator[Run]:
         for batch in read_set(folder, load_manifest(folder)):
             yield batch.images, batch.labels
         return
-    checkpoint = load_checkpoint(source)
-    draw = block_sampler(checkpoint, 0, LabelRule.parse("balanced") if checkpoint.recipe.conditional else None)
-    yield from (draw(block) for block in range(1 + columns // 20))  # a block holds 25 images of each class
+    sampler = Sampler.of(load_checkpoint(source))
+    yield from (sampler(block) for block in range(1 + columns // 20))  # a block holds 25 images of each class
 
 
 def _describe_set(manifests: Sequence[Manifest]) -> dict[str, str]:
     first, described = manifests[0], dict[str, str]()
     for manifest in manifests:
-        kind = "" if manifest is first else f"{manifest.split}: "  # what is said of the first bears no prefix
+        kind = "" if manifest is first else f"{manifest.split}: "  # the first split has no prefix
         counts = zip(CLASS_NAMES, manifest.class_counts, strict=False)
         shards = f"{len(manifest.shards)} shards"
         described |= {

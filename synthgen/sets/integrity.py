@@ -1,4 +1,4 @@
-"""Integrity: are the files of a set still the bytes that were written?"""
+"""Integrity: do the files of a set still hold the bytes that were written?"""
 
 from collections.abc import Sequence
 from pathlib import Path

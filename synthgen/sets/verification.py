@@ -1,6 +1,6 @@
 """Verification: is a set on disk what its manifest claims?
 
-Every file is hashed again, every image read back, counted and digested; on request some are drawn anew.
+Every file is hashed again; every image is read back, counted and digested; on request some are drawn again.
 """
 
 import hashlib
@@ -14,11 +14,9 @@ import numpy as np
 from synthgen.environment import drawn_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES
-from synthgen.formats.base import Batch
 from synthgen.formats.table import FORMATS
-from synthgen.index import BLOCK_IMAGES, LabelRule
 from synthgen.model.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
-from synthgen.model.sampling import block_sampler
+from synthgen.model.sampling import Sampler
 from synthgen.sets.digest import SetDigest
 from synthgen.sets.integrity import files_problems, format_of, listed_problems, shard_problems
 from synthgen.sets.manifest import (
@@ -30,9 +28,13 @@ from synthgen.sets.manifest import (
     load_manifests,
     seal_problems,
 )
-from synthgen.workers import Act, Progress, available_cpus, run_in_processes
+from synthgen.sets.reading import read_batches, read_set
+from synthgen.workers import Progress, Work, available_cpus, run_in_pool
 
-_READ_PER_WORKER, _HASHED_PER_WORKER = 20_000, 2_000_000  # images; fewer are done before one more process is up
+_READ_PER_WORKER, _HASHED_PER_WORKER = (
+    20_000,
+    2_000_000,
+)  # images; fewer are checked sooner than one more process has started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,9 @@ class Report:
 
     Attributes:
         manifest: the set's manifest; of its first split, where it has several.
-        problems: one line each, naming the file and what is off; empty for a sound set.
+        problems: one line each, with the file and what is wrong with it; empty for a sound set.
         count: how many images there should be, in all splits.
-        regenerated: how many images were drawn anew and compared.
+        regenerated: how many images were drawn again and compared.
     """
 
     manifest: Manifest
@@ -70,9 +72,9 @@ def verify(
 
     Args:
         folder: an exported set.
-        regenerate: how many images to draw anew and compare, spread evenly over the set, each split by itself.
+        regenerate: how many images of each split to draw again and compare, spread evenly over it.
         checkpoint: what to draw them from; by default the built-in one of that name.
-        workers: how many processes hash and read, each a shard at a time; see ``generate`` on spawning.
+        workers: how many processes hash and read, each a shard at a time. They are spawned, see ``generate``.
         files_only: hash the files, but read no image: the manifest is then trusted to describe its files.
         progress: called with the number of images just checked.
 
@@ -101,19 +103,6 @@ def verify(
     )
 
 
-def claimed_content(folder: Path) -> tuple[int, str]:
-    """How many images the manifests of a set's splits name, and the format; where a later one is spoilt, of the first.
-
-    Raises:
-        VerificationError: there is no manifest, or not one that can be understood.
-    """
-    first = load_manifest(folder)
-    try:
-        return sum(manifest.count for manifest in load_manifests(folder)), first.format
-    except VerificationError:  # verify will say what is wrong with it
-        return first.count, first.format
-
-
 def default_workers(count: int, file_format: str, files_only: bool = False) -> int:
     """How many processes check ``count`` images soonest: one for every processor, fewer for small sets."""
     known = FORMATS.get(file_format)
@@ -121,26 +110,8 @@ def default_workers(count: int, file_format: str, files_only: bool = False) -> i
     return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if quick else _READ_PER_WORKER)))
 
 
-def read_set(folder: Path, manifest: Manifest) -> Iterator[Batch]:
-    """The images of a set in index order, through its format's own reader.
-
-    Raises:
-        VerificationError: a shard is missing or malformed.
-    """
-    for shard in manifest.shards:
-        yield from read_batches(folder, manifest, shard)
-
-
-def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterator[Batch]:
-    """The images of one shard in index order."""
-    start = shard.start
-    for images, labels in format_of(folder, manifest).read_shard(folder, shard.names, shard.count):
-        yield Batch(start=start, images=images, labels=labels)
-        start += len(images)
-
-
 def _stranger_problems(folder: Path, splits: Sequence[Manifest]) -> list[str]:
-    """What lies among the set's own files and no one vouches for: a loader might read it, or count it as a class."""
+    """Files and folders that no manifest names: a loader might read them, or count a folder as a class."""
     files = {file.name for manifest in splits for file in manifest.files()} | {MANIFEST_NAME}
     folders: set[str] = set()
     for manifest in splits:
@@ -162,7 +133,7 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _everything_in(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
-    """(name, whether it is a folder and no link) of all that lies below a folder."""
+    """(name, whether it is a folder and no link) of everything below a folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
             is_folder = entry.is_dir(follow_symlinks=False)
@@ -172,7 +143,7 @@ def _everything_in(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
 
 
 def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[str]:
-    """Where the manifest differs from the checkpoint it names, if that is at hand: given, or built in."""
+    """Where the manifest differs from its checkpoint, if this is given or built in."""
     record = manifest.checkpoint
     if checkpoint is None and record.name in builtin_checkpoints():
         builtin = load_checkpoint(record.name)
@@ -191,7 +162,7 @@ def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[
 
 @dataclass(frozen=True)
 class _Checked:
-    """What one shard was found to be."""
+    """What checking one shard found."""
 
     problems: tuple[str, ...]
     block_digests: bytes = b""
@@ -200,17 +171,17 @@ class _Checked:
 
 @dataclass(frozen=True)
 class _ShardCheck:
-    """Hash and read shards, here or in another process."""
+    """The work of hashing and reading shards, in this process or in another."""
 
     folder: Path
-    manifest: Manifest  # without its shards: each task brings its own
+    manifest: Manifest  # without its shards: each is a task
     files_only: bool
 
-    def __call__(self) -> Act:
+    def __call__(self) -> Work:
         return self.check
 
     def check(self, shard: ShardRecord, progress: Progress) -> _Checked:
-        """Every file's hash, then, of files that are what was written, every image."""
+        """Check every file's hash and, if all are right, every image."""
         # A reader hashes each listed file before it decodes it, so that none is read twice.
         problems, file_format = files_problems(self.folder, shard.files), format_of(self.folder, self.manifest)
         if self.files_only and not problems:
@@ -240,10 +211,10 @@ class _ShardCheck:
 
 
 def _shard_problems(folder: Path, manifest: Manifest, workers: int, files_only: bool, progress: Progress) -> list[str]:
-    """Check every shard by itself, then what the manifest says of all of them together."""
+    """Check every shard by itself, then what the manifest says about all of them together."""
     check = _ShardCheck(folder, replace(manifest, shards=(), shard_lists=()), files_only)
     if workers > 1:
-        found = run_in_processes(check, manifest.shards, processes=workers, progress=progress)
+        found = run_in_pool(check, manifest.shards, workers=workers, progress=progress)
     else:
         found = (check.check(shard, progress) for shard in manifest.shards)
     problems: list[str] = []
@@ -278,23 +249,18 @@ def _checkpoint_of(manifest: Manifest, given: Checkpoint | None) -> Checkpoint:
 
 
 def _regeneration_problems(folder: Path, manifest: Manifest, checkpoint: Checkpoint, amount: int) -> list[str]:
-    """Draw ``amount`` images anew, spread evenly over the set, and compare pixels and labels."""
-    rule = LabelRule.parse(manifest.labels) if manifest.labelled else None
-    draw = block_sampler(checkpoint, manifest.seed, rule)
+    """Draw ``amount`` images again, spread evenly over the set, and compare pixels and labels."""
     amount = min(amount, manifest.count)
     wanted = manifest.start + np.arange(amount, dtype=np.int64) * manifest.count // amount
-    differing, largest, examined = 0, 0, -1
-    images = np.empty(0, np.uint8)
-    labels: np.ndarray | None = None
+    drawn = Sampler(checkpoint, manifest.seed, manifest.label_rule).images(wanted.tolist())
+    differing = largest = 0
     for batch in read_set(folder, manifest):
         for index in wanted[(wanted >= batch.start) & (wanted < batch.start + len(batch))].tolist():
-            block, offset = divmod(index, BLOCK_IMAGES)
-            if block != examined:
-                images, labels = draw(block)
-                examined = block
-            if labels is not None and batch.labels is not None and labels[offset] != batch.labels[index - batch.start]:
-                return [f"image {index}: label {batch.labels[index - batch.start]}; drawn anew it is {labels[offset]}"]
-            gap = int(np.abs(images[offset].astype(int) - batch.images[index - batch.start]).max())
+            image, label = next(drawn)
+            found = index - batch.start
+            if batch.labels is not None and label is not None and batch.labels[found] != label:
+                return [f"image {index}: label {batch.labels[found]}; drawn anew it is {label}"]
+            gap = int(np.abs(image.astype(int) - batch.images[found]).max())
             differing, largest = differing + (gap > 0), max(largest, gap)
     if not differing:
         return []

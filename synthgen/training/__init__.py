@@ -1,4 +1,4 @@
-"""Training: a recipe and real images become a checkpoint; only private recipes look through noise.
+"""Training: a recipe and real images become a checkpoint; private recipes use the images through noise alone.
 
 In go a recipe, a seed and the folder of the images; out comes a folder with a checkpoint and its privacy statement.
 """
@@ -6,11 +6,11 @@ In go a recipe, a seed and the folder of the images; out comes a folder with a c
 __all__ = [
     "adversarial",
     "dpgan",
-    "dpgan_plan",
+    "images",
     "matching.features",
     "matching.plan",
     "matching.release",
-    "matching.run",
     "plan",
+    "run",
     "strategy",
 ]

@@ -1,4 +1,4 @@
-"""Private training: a recipe with a budget and real images become a checkpoint with a guarantee.
+"""Training by recipe ``dpgan``: a generator against a discriminator that is trained by DP-SGD.
 
 A run is a number of discriminator steps, each on its own Poisson sample. Steps are charged to a ledger on disk some
 at a time before they are run; a run that is killed has paid for steps whose outcome it lost, and ends so much earlier.
@@ -6,35 +6,36 @@ Nothing that is written, printed or decided here comes of the real images except
 on them, no hash of them. Since the noise is the operating system's, no two runs are alike, whatever their seed.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthgen.environment import import_tensorflow, made_with
-from synthgen.errors import Interrupted, PrivacyError, UsageError
-from synthgen.model.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
-from synthgen.pictures import save_contact_sheet
+from synthgen.errors import PrivacyError
+from synthgen.fashion import Images
+from synthgen.model.checkpoint import Checkpoint
+from synthgen.model.recipe import PrivateAdversarialRecipe
+from synthgen.privacy.accounting import Mechanism, calibrated, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.privacy.mechanisms import poisson_sample
 from synthgen.privacy.statement import PrivacyStatement, differential_privacy
-from synthgen.training.adversarial import sample_drawer
-from synthgen.training.dpgan_plan import PrivateTrainingPlan
-from synthgen.training.plan import describe_private_images
-from synthgen.training.private_folder import private_folder
-from synthgen.training.state import STATE_NAME, open_state, read_header, write_metrics, write_state
+from synthgen.real_images import RealImages
+from synthgen.training.images import describe_private_images, enough_images
+from synthgen.training.run import Plan, Run, Summary, expect_seed
+from synthgen.workers import StageProgress
 
 if TYPE_CHECKING:
     from synthgen.training.dpgan_game import PrivateGame
+    from synthgen.training.replicas import Replicas
 
+_STAGES = (0.25, 0.5, 0.75, 1.0)
 _STEPS_A_CHARGE = 50
 _MEMORY = 0.1  # weight of the newest figure in a running mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a private run stands; every figure is of forged images or of the plan."""
+class DpganSummary(Summary):
+    """Where a run stands; every figure is of forged images or of the plan."""
 
     step: int
     generator_steps: int
@@ -49,169 +50,143 @@ class Progress:
         )
 
 
-OnStep = Callable[[int, int, dict[str, float]], None]  # (steps done, of, the latest figures)
-OnLook = Callable[[Progress], None]
+@dataclass(frozen=True, kw_only=True)
+class DpganPlan(Plan):
+    """A run within a budget; a step is one of the discriminator.
 
-
-def train_privately(
-    plan: PrivateTrainingPlan,
-    out: Path,
-    *,
-    resume: bool = False,
-    on_step: OnStep = lambda done, of, figures: None,
-    on_look: OnLook = lambda progress: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Checkpoint:
-    """Train a generator within a privacy budget and leave its checkpoint in ``out``.
-
-    Args:
-        plan: see ``plan_private_training``.
-        out: the folder of the checkpoint; new or empty unless ``resume``. Beside the checkpoint it receives
-            ``ledger.json``, ``metrics.csv``, ``samples/`` and, until training is done, the state to resume from.
-        resume: go on with the interrupted run in ``out``.
-        on_step: called after every discriminator step.
-        on_look: called whenever a picture has been drawn and the state saved.
-        should_stop: asked after every step; when true the state is saved and ``Interrupted`` raised.
-
-    Raises:
-        UsageError: ``out`` holds another run, or there is nothing to resume.
-        PrivacyError: the ledger is spoilt or of another budget, or the budget is exhausted.
-        TrainingError: the gradients are no numbers any more; the last good state is kept.
-        Interrupted: stopped on request; go on with ``resume``.
+    Attributes:
+        data: the real images; their number is public, their content private.
+        noise_multiplier: what keeps all its steps within the budget.
     """
-    with private_folder(out, plan.budget, resume) as ledger:
+
+    recipe: PrivateAdversarialRecipe
+    data: RealImages
+    noise_multiplier: float
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the discriminator; a run that is killed does fewer."""
+        return self.recipe.training.steps
+
+    @property
+    def summary_every(self) -> int:
+        """Steps from one picture to the next."""
+        return self.recipe.training.sample_every_steps
+
+    @property
+    def sampling_probability(self) -> float:
+        """Of each real image, independently, at every step."""
+        return self.recipe.training.batch_size / len(self.data)
+
+    def mechanism(self, steps: int) -> Mechanism:
+        """So many discriminator steps, for the ledger."""
+        return _mechanism(self.recipe, self.sampling_probability, self.noise_multiplier, steps)
+
+    def describe(self) -> list[str]:
+        """The plan in lines for people: the mechanism, its parameters, and epsilon at every stage."""
+        section, budget = self.recipe.training, self.recipe.privacy
+        stages = [max(1, round(share * section.steps)) for share in _STAGES]
+        costs = [epsilon_of([self.mechanism(steps)], budget.delta) for steps in stages]
+        table = ", ".join(f"{cost:.2f} after {steps:,}" for cost, steps in zip(costs, stages, strict=True))
+        return [
+            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image",
+            f"one mechanism, 100 % of the budget: discriminator, {section.steps:,} steps of Gaussian noise, "
+            f"noise multiplier {self.noise_multiplier:.4f}, clip norm {section.l2_clip_norm:g}",
+            f"Poisson sampling of each of {len(self.data):,} images with probability "
+            f"{self.sampling_probability:.5f}: {section.batch_size:,} a step on average",
+            f"epsilon by step: {table}",
+        ]
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a resumed run to be the same run."""
+        own = {"images": len(self.data), "noise_multiplier": self.noise_multiplier, "made_with": made_with()}
+        return {**super().identity(), **own}
+
+    def describe_data(self) -> dict[str, Any]:
+        """The images' number alone, which is public."""
+        return {"images": len(self.data)}
+
+    def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
+        """Begin the run, or take it up again."""
+        ledger = OpenLedger.open(out / LEDGER_NAME, self.recipe.privacy)
         import_tensorflow()
         from synthgen.training.dpgan_game import PrivateGame
 
-        run = _Run(plan, out, ledger, PrivateGame(plan.recipe, plan.seed, plan.noise_multiplier))
+        run = _DpganRun(self, out, PrivateGame(self.recipe, self.seed, self.noise_multiplier), ledger)
         if resume:
             run.restore()
         else:
             run.save_state()  # from here on the run can be resumed, whatever happens
-        return _play_on(run, on_step, on_look, should_stop)
+        return run
 
 
-def _play_on(run: "_Run", on_step: OnStep, on_look: OnLook, should_stop: Callable[[], bool]) -> Checkpoint:
-    section = run.plan.recipe.training
-    while run.may_step():
-        on_step(*run.advance())
-        if run.step % section.sample_every_steps == 0:
-            on_look(run.look())
-        if should_stop() and run.step < section.steps:
-            run.save_state(stopping=True)
-            raise Interrupted(f"stopped after {run.step} of {section.steps} steps, all saved; go on with --resume")
-    if not run.step:
-        raise PrivacyError("budget exhausted before the first step: start anew in another --out")
-    if not run.is_saved:
-        on_look(run.look())
-    return run.complete()
+def plan_private_training(
+    recipe: PrivateAdversarialRecipe, data_folder: Path | None = None, seed: int = 0
+) -> DpganPlan:
+    """``synthgen.plan`` for a recipe like ``dpgan``: calibrates the noise to the budget.
+
+    Raises:
+        UsageError: the seed is out of range, or the batch larger than the data.
+        PrivacyError: the budget is out of range.
+        DataError: the real images are missing or malformed.
+    """
+    expect_seed(seed)
+    section = recipe.training
+    data = enough_images(recipe, data_folder, "training.batch_size", section.batch_size)
+    probability = section.batch_size / len(data)
+    scale = calibrated(lambda scale: [_mechanism(recipe, probability, scale, section.steps)], recipe.privacy)
+    return DpganPlan(recipe=recipe, data=data, seed=seed, noise_multiplier=scale)
 
 
-class _Run:
-    """One private run: the game, the ledger, and where it stands."""
+def _mechanism(recipe: PrivateAdversarialRecipe, probability: float, noise_multiplier: float, steps: int) -> Mechanism:
+    return Mechanism(
+        name="discriminator",
+        releases="the clipped sum of the discriminator's gradients over a Poisson sample, with noise",
+        noise_multiplier=noise_multiplier,
+        l2_sensitivity=recipe.training.l2_clip_norm,
+        sampling_probability=probability,
+        steps=steps,
+    )
 
-    def __init__(self, plan: PrivateTrainingPlan, out: Path, ledger: OpenLedger, game: "PrivateGame") -> None:
-        self.plan, self.out, self.game = plan, out, game
-        self.step = 0
-        self.history: list[Progress] = []
+
+class _DpganRun(Run):
+    summary_type = DpganSummary
+    plan: DpganPlan
+    learner: "PrivateGame"
+
+    def __init__(self, plan: DpganPlan, out: Path, game: "PrivateGame", ledger: OpenLedger) -> None:
+        super().__init__(plan, out, game)
         self._ledger = ledger
         self._paid = 0  # steps charged and not yet run
         self._since_generator = 0
         self._figures = {"generator_loss": 0.0, "forged_accuracy": 1.0}
         self._generator_steps = 0
-        self._seconds = 0.0
-        self._draw_samples = sample_drawer(game.best_generator, plan.recipe)
+
+    def prepare(self, on_stage: StageProgress) -> bool:
+        """Whether another step is paid for, or can be: what was charged and lost is not run again."""
+        return self._paid > 0 or self._charged < self.plan.total_steps
 
     @property
-    def is_saved(self) -> bool:
-        """Whether the checkpoint is of this very step."""
-        return bool(self.history) and self.history[-1].step == self.step
+    def _charged(self) -> int:
+        return sum(mechanism.steps for mechanism in self._ledger.ledger)
 
-    def may_step(self) -> bool:
-        """Whether another step is paid for, paying for some more where the plan has any left."""
+    def advance(self, on_stage: StageProgress) -> dict[str, float]:
+        """One step of the discriminator, paid for, and one of the generator when its turn has come."""
         if not self._paid:
-            charged = sum(mechanism.steps for mechanism in self._ledger.ledger)
-            affordable = min(_STEPS_A_CHARGE, self.plan.recipe.training.steps - charged)
-            if affordable > 0:
-                self._ledger.charge(self.plan.mechanism(affordable))
-                self._paid = affordable
-        return self._paid > 0
-
-    def advance(self) -> tuple[int, int, dict[str, float]]:
-        """One step of the discriminator, and one of the generator when its turn has come."""
-        began = time.monotonic()
+            steps = min(_STEPS_A_CHARGE, self.plan.total_steps - self._charged)
+            self._ledger.charge(self.plan.mechanism(steps))
+            self._paid = steps
         data, figures = self.plan.data, self._figures
         chosen = poisson_sample(len(data), self.plan.sampling_probability)
         self._paid -= 1
-        accuracy = self.game.discriminator_step(data.images[chosen], data.labels[chosen], self.step)
+        accuracy = self.learner.discriminator_step(data.images[chosen], data.labels[chosen], self.step)
         figures["forged_accuracy"] += _MEMORY * (accuracy - figures["forged_accuracy"])
         self._since_generator += 1
         if self._generators_turn(accuracy):
-            figures["generator_loss"] = self.game.teach_generator(self.step)
+            figures["generator_loss"] = self.learner.teach_generator(self.step)
             self._generator_steps += 1
             self._since_generator = 0
-        self.step += 1
-        self._seconds += time.monotonic() - began
-        return self.step, self.plan.recipe.training.steps, dict(figures)
-
-    def look(self) -> Progress:
-        """Draw a picture, and save that, the checkpoint and the state."""
-        progress = Progress(
-            step=self.step, generator_steps=self._generator_steps, seconds=round(self._seconds), **self._figures
-        )
-        self.history.append(progress)
-        images = self._draw_samples()
-        columns = 10 if self.plan.recipe.conditional else 9
-        for path in (self.out / "samples" / f"step-{self.step:06d}.png", self.out / SAMPLES_NAME):
-            save_contact_sheet(path, images, columns=columns)
-        self._save_checkpoint()
-        self.save_state()
-        return progress
-
-    def save_state(self, *, stopping: bool = False) -> None:
-        """Publish all that a resumed run needs, in one file, and the metrics table beside it.
-
-        Only a run that stops here may leave steps that are paid for to the one that resumes it: one that goes on may
-        run them, be killed, and have them run a second time.
-        """
-        header = {
-            **self._identity(),
-            "step": self.step,
-            "paid": self._paid if stopping else 0,
-            "since_generator": self._since_generator,
-            "generator_steps": self._generator_steps,
-            "figures": self._figures,
-            "seconds": self._seconds,
-            "history": [asdict(progress) for progress in self.history],
-        }
-        write_state(self.out, header, self.game.state())
-        write_metrics(self.out, Progress, self.history)
-
-    def restore(self) -> None:
-        """Take up the saved state of the same plan; what was charged and lost since stays charged."""
-        header = read_header(self.out)
-        different = [name for name, value in self._identity().items() if header.get(name) != value]
-        if different:
-            raise UsageError(f"{self.out}: holds a run with different {', '.join(different)}; choose another --out")
-        charged = sum(mechanism.steps for mechanism in self._ledger.ledger)
-        ours = all(self.plan.mechanism(mechanism.steps) == mechanism for mechanism in self._ledger.ledger)
-        if not ours or charged < header["step"] + header["paid"]:
-            raise PrivacyError(f"{self.out}: {LEDGER_NAME} is not this run's, or an older one; start in a new folder")
-        with open_state(self.out) as state:
-            self.game.restore(state)
-        self.step, self._since_generator = header["step"], header["since_generator"]
-        self._generator_steps, self._figures = header["generator_steps"], header["figures"]
-        self._seconds = header["seconds"]
-        self.history = [Progress(**progress) for progress in header["history"]]
-        # Steps paid for and not run may be run now, but only once: the state forgets them before they are.
-        self.save_state()
-        self._paid = header["paid"]
-
-    def complete(self) -> Checkpoint:
-        """The checkpoint that the last look left; the state to resume from is of no more use."""
-        checkpoint = load_checkpoint(self.out)
-        (self.out / STATE_NAME).unlink(missing_ok=True)
-        return checkpoint
+        return dict(figures)
 
     def _generators_turn(self, accuracy: float) -> bool:
         """Whether the discriminator is good enough to learn from, judged by forged images alone.
@@ -223,30 +198,51 @@ class _Run:
         ready = self._since_generator >= section.discriminator_steps and accuracy >= section.accuracy_floor
         return ready or self._since_generator >= section.most_discriminator_steps
 
-    def _identity(self) -> dict[str, Any]:
-        """What must be equal for a resumed run to be the same run."""
-        plan = self.plan
+    def summarise(self, images: Images) -> DpganSummary:
+        """The figures at this step."""
+        return DpganSummary(
+            step=self.step, generator_steps=self._generator_steps, seconds=round(self.seconds), **self._figures
+        )
+
+    def header(self, *, stopping: bool) -> dict[str, Any]:
+        """Also the figures, and the steps that are paid for.
+
+        Only a run that stops here may leave steps that are paid for to the one that resumes it: one that goes on may
+        run them, be killed, and have them run a second time.
+        """
         return {
-            "recipe": plan.recipe.to_dict(),
-            "seed": plan.seed,
-            "images": len(plan.data),
-            "noise_multiplier": plan.noise_multiplier,
-            "made_with": made_with(),
-        }
-
-    def _save_checkpoint(self) -> None:
-        plan = self.plan
-        training = {
-            "steps": self.step,
+            **super().header(stopping=stopping),
+            "paid": self._paid if stopping else 0,
+            "since_generator": self._since_generator,
             "generator_steps": self._generator_steps,
-            "seed": plan.seed,
-            "seconds": round(self._seconds),
-            "data": {"images": len(plan.data)},
-            "history": [asdict(progress) for progress in self.history],
-            "made_with": made_with(),
+            "figures": self._figures,
         }
-        save_checkpoint(self.out, self.game.best_generator, plan.recipe, self._statement(), training)
 
-    def _statement(self) -> PrivacyStatement:
+    def restore(self) -> dict[str, Any]:
+        """Take up the saved state of the same plan; what was charged and lost since stays charged."""
+        header = super().restore()
+        ours = all(self.plan.mechanism(mechanism.steps) == mechanism for mechanism in self._ledger.ledger)
+        if not ours or self._charged < header["step"] + header["paid"]:
+            raise PrivacyError(f"{self.out}: {LEDGER_NAME} is not this run's, or an older one; start in a new folder")
+        self._since_generator, self._generator_steps = header["since_generator"], header["generator_steps"]
+        self._figures = header["figures"]
+        # Steps paid for and not run may be run now, but only once: the state forgets them before they are.
+        self.save_state()
+        self._paid = header["paid"]
+        return header
+
+    def complete(self) -> Checkpoint | None:
+        """The checkpoint that was saved last; there is none where every step was lost."""
+        if not self.step:
+            raise PrivacyError("budget exhausted before the first step: start anew in another --out")
+        return super().complete()
+
+    def training_record(self) -> dict[str, Any]:
+        """Also the generator's steps; seconds are whole, as in ``DpganSummary``."""
+        record = {"steps": self.step, "generator_steps": self._generator_steps, **super().training_record()}
+        return {**record, "seconds": round(self.seconds)}
+
+    def statement(self) -> PrivacyStatement:
+        """Differential privacy, by the ledger."""
         trained_on = describe_private_images(self.plan.recipe, len(self.plan.data))
-        return differential_privacy(self._ledger.ledger, self.plan.budget.delta, trained_on)
+        return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, trained_on)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from synthgen.errors import TrainingError
-from synthgen.fashion import IMAGE_SIDE
+from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.model.recipe import PrivateAdversarialRecipe
 from synthgen.privacy.mechanisms import gaussian_noise
 from synthgen.privacy.per_example import ClippedGradients
-from synthgen.training.game import FORGED_FOR_DISCRIMINATOR, Pixels, Players
+from synthgen.training.game import FORGED_FOR_DISCRIMINATOR, Players
 
 _ROWS = 256  # examples whose gradients are held at a time; a Poisson sample of any size is a number of these
 
@@ -41,7 +41,7 @@ class PrivateGame(Players):
         self._forged_graph = tf.function(self._sum_over_forged)
         self._apply_graph = tf.function(self._apply)
 
-    def discriminator_step(self, images: Pixels, labels: Pixels, step: int) -> float:
+    def discriminator_step(self, images: Images, labels: Labels, step: int) -> float:
         """Teach the discriminator on a Poisson sample of the real images, privately, and on forged ones.
 
         Args:
@@ -70,7 +70,7 @@ class PrivateGame(Players):
         blank = np.zeros((count, IMAGE_SIDE, IMAGE_SIDE), np.uint8)  # only its length counts: no loss here is paired
         return self.generator_step(blank, np.zeros(count, np.uint8), step).loss
 
-    def _noisy_sum(self, images: Pixels, labels: Pixels) -> npt.NDArray[np.float64]:
+    def _noisy_sum(self, images: Images, labels: Labels) -> npt.NDArray[np.float64]:
         """The Gaussian mechanism: the clipped gradients' sum over the sample, with noise."""
         clip = self._training.l2_clip_norm
         total = gaussian_noise(self._parameters, self._noise_multiplier * clip)
@@ -102,7 +102,7 @@ class PrivateGame(Players):
         self._discriminator_optimizer.apply(gradients, self.discriminator.trainable_variables)
 
 
-def _padded(images: Pixels, labels: Pixels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _padded(images: Images, labels: Labels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Rows that count and rows that fill up to one fixed shape, so that the graph is traced once."""
     filling = _ROWS - len(images)
     counted = np.concatenate([np.ones(len(images), np.float32), np.zeros(filling, np.float32)])

@@ -1,9 +1,10 @@
-"""The adversarial game: two players, their optimisers and one step of each.
+"""A generator that learns, and the adversarial game: two players, their optimisers and one step of each.
 
 All randomness is stateless, a function of (seed, step), and everything else is in ``state``: a game restored from it
 goes on exactly as the unbroken one would.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from synthgen.fashion import NUM_CLASSES
-from synthgen.model.networks import bare, build_discriminator, build_generator
+from synthgen.fashion import NUM_CLASSES, Images, Labels
+from synthgen.index import BLOCK_IMAGES, LabelRule, latents
+from synthgen.model.networks import bare, build_discriminator, build_generator, pixel_function
 from synthgen.model.parts import own_part, own_share
-from synthgen.model.recipe import AdversarialRecipe, GameRecipe
+from synthgen.model.recipe import AdversarialRecipe, GameRecipe, Recipe
 from synthgen.training.losses import LOSSES, gradient_penalty
 from synthgen.training.replicas import Replicas
-
-Pixels = npt.NDArray[np.uint8]
 
 # The last word of a stateless seed keeps the streams of one step apart.
 FORGED_FOR_DISCRIMINATOR, _FORGED_FOR_GENERATOR = 0, 1
@@ -33,23 +33,81 @@ class Outcome(NamedTuple):
     accuracy: float
 
 
-class Stateful:
-    """What can be saved and taken up again: all that changes stands in Keras variables."""
+class Learner:
+    """A generator that learns, perhaps with a second one whose weights are the running mean of its own.
+
+    All that changes stands in Keras variables, so that it can be saved and taken up again.
+
+    Args:
+        recipe: the generator and its latents.
+        seed: decides the initial weights and the latents; 0 to 2^32 - 1.
+    """
+
+    generator: keras.Model
+    _averaged: keras.Model | None = None
+
+    def __init__(self, recipe: Recipe, seed: int) -> None:
+        self._recipe, self._seed = recipe, seed
+
+    @property
+    def best_generator(self) -> keras.Model:
+        """The generator to keep: the one with averaged weights where the recipe asks for it."""
+        return self._averaged or self.generator
+
+    def draw_samples(self) -> Images:
+        """The images of the run's pictures, always from the same latents: uint8, shape (N, 28, 28).
+
+        Ten of each class in order; 81 where there are no classes.
+        """
+        recipe = self._recipe
+        noise = latents(0, 0, recipe.latent.size, recipe.latent.distribution)
+        labels = LabelRule.parse("balanced").labels(0, 0) if recipe.conditional else None
+        images = self._draw_pixels(noise, labels)
+        if labels is None:
+            return images[:81]
+        return np.concatenate([images[labels == label][:10] for label in range(NUM_CLASSES)])
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything that changes, as arrays under names that sort in a fixed order."""
         return {f"v{i:05d}": v.value.numpy() for i, v in enumerate(self._variables())}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take up a ``state``; raises KeyError or ValueError when it is none of such an object."""
+        """Take up a ``state``; raises KeyError or ValueError when it is none of such a learner."""
         for i, variable in enumerate(self._variables()):
             variable.assign(state[f"v{i:05d}"])
 
+    @functools.cached_property
+    def _draw_pixels(self) -> Callable[..., Images]:
+        return pixel_function(self.best_generator, self._recipe, BLOCK_IMAGES)
+
+    def _owners(self) -> list[Any]:
+        """The models and optimisers whose variables are the state."""
+        return [self.generator, *([self._averaged] if self._averaged else [])]
+
     def _variables(self) -> list[keras.Variable]:
-        raise NotImplementedError
+        return [variable for owner in self._owners() for variable in owner.variables]
+
+    def _begin_averaging(self, decay: float) -> None:
+        """Make the averaged generator, unless ``decay`` is 0."""
+        if decay:
+            self._averaged = build_generator(self._recipe)
+            self._averaged.set_weights(self.generator.get_weights())
+
+    def _average(self, decay: float) -> None:
+        """One step of the exponential moving average of the generator's weights, where there is one."""
+        if self._averaged is not None:
+            for average, weight in zip(self._averaged.weights, self.generator.weights, strict=True):
+                average.assign_add((weight - average) * (1.0 - decay))
+
+    def _latents(self, count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Latents (count, size), a function of the stateless ``seed`` alone."""
+        latent = self._recipe.latent
+        normal = latent.distribution == "gaussian"
+        draw = tf.random.stateless_normal if normal else tf.random.stateless_uniform
+        return draw([count, latent.size], seed)
 
 
-class Players(Stateful):
+class Players(Learner):
     """Two networks and their optimisers, and the generator's step; how the discriminator learns is a subclass's.
 
     Args:
@@ -59,8 +117,10 @@ class Players(Stateful):
         replicas: what the batches are shared out among; they must not have run anything yet.
     """
 
+    _recipe: GameRecipe
+
     def __init__(self, recipe: GameRecipe, seed: int, total_steps: int, replicas: Replicas | None = None) -> None:
-        self._recipe, self._seed = recipe, seed
+        super().__init__(recipe, seed)
         self._loss = LOSSES[recipe.training.loss]
         self.replicas = replicas or Replicas()
         with self.replicas.scope():
@@ -72,32 +132,23 @@ class Players(Stateful):
         keras.utils.set_random_seed(self._seed)
         self.generator = build_generator(recipe)
         self.discriminator = build_discriminator(recipe)
-        self._averaged = build_generator(recipe) if recipe.training.ema_decay else None
-        if self._averaged is not None:
-            self._averaged.set_weights(self.generator.get_weights())
         section = recipe.training
+        self._begin_averaging(section.ema_decay)
         generator_steps = total_steps // section.discriminator_steps
         self._generator_optimizer = self._adam(section.generator_learning_rate, generator_steps)
         self._discriminator_optimizer = self._adam(section.discriminator_learning_rate, total_steps)
         self._generator_optimizer.build(self.generator.trainable_variables)
         self._discriminator_optimizer.build(self.discriminator.trainable_variables)
 
-    @property
-    def best_generator(self) -> keras.Model:
-        """The generator to keep: the one with averaged weights where the recipe asks for it."""
-        return self._averaged or self.generator
+    def _owners(self) -> list[Any]:
+        return [*super()._owners(), self.discriminator, self._generator_optimizer, self._discriminator_optimizer]
 
-    def _variables(self) -> list[keras.Variable]:
-        models = [self.generator, self.discriminator, *([self._averaged] if self._averaged else [])]
-        optimizers = [self._generator_optimizer, self._discriminator_optimizer]
-        return [variable for owner in (*models, *optimizers) for variable in owner.variables]
-
-    def generator_step(self, images: Pixels, labels: Pixels, step: int) -> Outcome:
+    def generator_step(self, images: Images, labels: Labels, step: int) -> Outcome:
         """Teach the generator on as many of its own images; a paired loss compares them with the real ones."""
         return self._play(self._generator_graph, images, labels, step)
 
     @staticmethod
-    def _play(graph: Callable[..., Any], images: Pixels, labels: Pixels, step: int, *plain: bool) -> Outcome:
+    def _play(graph: Callable[..., Any], images: Images, labels: Labels, step: int, *plain: bool) -> Outcome:
         loss, accuracy = graph(tf.constant(images), tf.constant(labels), tf.constant(step, tf.int64), *plain)
         return Outcome(float(loss), float(accuracy))
 
@@ -116,10 +167,8 @@ class Players(Stateful):
         """
         part = own_part()
         seed = tf.stack([tf.constant(self._seed, tf.int64), step * _STREAMS + stream])
-        latent, count = self._recipe.latent, tf.shape(labels)[0] if part is None else part.count
-        normal = latent.distribution == "gaussian"
-        draw = tf.random.stateless_normal if normal else tf.random.stateless_uniform
-        noise = draw([count, latent.size], seed)
+        count = tf.shape(labels)[0] if part is None else part.count
+        noise = self._latents(count, seed)
         if part is not None:
             noise = part.of(noise)
         if not self._recipe.conditional:
@@ -147,8 +196,7 @@ class Players(Stateful):
             loss = self._loss.generator(real_logits, logits)
             objective = own_share(loss)
         self._update(tape, objective, self.generator, self._generator_optimizer)
-        if self._averaged is not None:
-            follow(self._averaged, self.generator, self._recipe.training.ema_decay)
+        self._average(self._recipe.training.ema_decay)
         return loss, tf.reduce_mean(tf.cast(logits > 0, tf.float32))
 
     def _discriminate(self, inputs: list[tf.Tensor], *, training: bool) -> tf.Tensor:
@@ -172,7 +220,7 @@ class Game(Players):
         self._training = recipe.training
         self._discriminator_graph = self.replicas.compiled(self._discriminator_step)
 
-    def discriminator_step(self, images: Pixels, labels: Pixels, step: int) -> Outcome:
+    def discriminator_step(self, images: Images, labels: Labels, step: int) -> Outcome:
         """Teach the discriminator on a batch of real images and as many forged ones.
 
         Args:
@@ -221,12 +269,6 @@ class Game(Players):
         if due is not None:
             return penalty() if due else 0.0
         return tf.cond(step % section.gradient_penalty_interval == 0, penalty, lambda: 0.0)
-
-
-def follow(averaged: keras.Model, model: keras.Model, decay: float) -> None:
-    """One step of the exponential moving average of a model's weights."""
-    for average, weight in zip(averaged.weights, model.weights, strict=True):
-        average.assign_add((weight - average) * (1.0 - decay))
 
 
 def constant_then_linear(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:

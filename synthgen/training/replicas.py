@@ -17,7 +17,7 @@ import tensorflow as tf
 from synthgen.errors import UsageError
 from synthgen.fashion import IMAGE_SIDE
 from synthgen.model.parts import part_of_this_replica, sum_over_replicas
-from synthgen.training.strategy import Strategy
+from synthgen.training.strategy import Strategy, wait_for_workers
 
 Step = Callable[..., tuple[tf.Tensor, ...]]
 
@@ -36,6 +36,7 @@ class Replicas:
 
     Raises:
         UsageError: there are fewer devices than replicas asked for, or the other workers cannot be joined.
+        TrainingError: another worker does not come within the strategy's timeout.
     """
 
     def __init__(self, strategy: Strategy | None = None) -> None:
@@ -101,7 +102,7 @@ class Replicas:
         return lambda images, labels, number, *plain: graph(*plain)(images, labels, number)
 
     def any(self, flag: bool) -> bool:
-        """Whether any worker says so; every worker must ask."""
+        """Whether any worker raises the flag; every worker must ask."""
         if self._wish is None or self._wish.workers == 1:
             return flag
         return bool(self._any(tf.constant(float(flag))) > 0)
@@ -113,15 +114,16 @@ class Replicas:
 
 
 def _open(strategy: Strategy) -> tf.distribute.Strategy:
-    return _workers() if strategy.name == "multi-worker" else _mirrored(_devices(strategy.replicas))
+    return _workers(strategy) if strategy.name == "multi-worker" else _mirrored(_devices(strategy.replicas))
 
 
 # One of each in a process: TensorFlow joins a cluster once, and the reductions of two mirrored strategies on the same
 # devices take each other's tensors.
 @functools.cache
-def _workers() -> tf.distribute.Strategy:
+def _workers(strategy: Strategy) -> tf.distribute.Strategy:
     try:
         with _plain_interrupt():
+            wait_for_workers(strategy)
             return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:  # TensorFlow has begun to work in this process
         raise UsageError(f"strategy multi-worker: cannot join the workers of TF_CONFIG: {error!s:.200}") from error
@@ -152,7 +154,7 @@ def _devices(replicas: int | None) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _plain_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end the process, which may wait for the other workers for ever, deaf to Python's handlers.
+    """Let Ctrl-C end the process, which waits for the other workers in code that runs none of Python's handlers.
 
     And take SIGTERM back from TensorFlow, which from here on would keep it to itself.
     """

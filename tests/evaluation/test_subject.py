@@ -5,7 +5,7 @@ from support import DATA
 from synthgen.evaluation.subject import FULL, QUICK, Effort, Subject
 from synthgen.real_images import load_real_images
 from synthgen.sets.manifest import load_manifest
-from synthgen.sets.verification import read_set
+from synthgen.sets.reading import read_set
 
 
 @pytest.fixture

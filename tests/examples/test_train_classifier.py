@@ -11,7 +11,7 @@ from support import DATA
 
 from synthgen.formats.table import FORMATS
 from synthgen.sets.manifest import load_manifest
-from synthgen.sets.verification import read_set
+from synthgen.sets.reading import read_set
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "train_classifier.py"
 

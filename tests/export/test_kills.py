@@ -66,8 +66,8 @@ TRAIN = """
 import os, signal, sys
 from pathlib import Path
 from synthgen.model.recipe import load_recipe
-from synthgen.training.adversarial import train
-from synthgen.training.plan import plan_training
+from synthgen.training.adversarial import plan_training
+from synthgen.training.run import train
 data, out, limit, record, *overrides = sys.argv[1:]
 plan = plan_training(load_recipe("smoke", overrides), Path(data), seed=3)
 done = 0

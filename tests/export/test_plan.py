@@ -1,34 +1,15 @@
-"""Odd requests are honoured to the letter or refused in a line."""
+"""Plans: requests are honoured to the letter or refused in a line; a job survives JSON."""
 
 import itertools
-import shutil
-from pathlib import Path
+import json
 
-import numpy as np
 import pytest
-from kill_exports import cheap_pixels
+from small_exports import COUNT, request
 
-from synthgen.errors import CheckpointError, UsageError
-from synthgen.export.run import generate, plan_export
+from synthgen.errors import ExportError, UsageError
+from synthgen.export.plan import Job, plan_export
 from synthgen.formats.table import FORMATS
-from synthgen.index import BLOCK_IMAGES, MAX_INDEX, MAX_SEED, LabelRule, latents
-from synthgen.model.checkpoint import load_checkpoint
-from synthgen.sets.manifest import Manifest
-from synthgen.sets.verification import verify
-
-
-@pytest.fixture
-def export_cheaply(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("synthgen.model.sampling.loaded_generator", cheap_pixels)
-
-    def export(out: Path, **request) -> Manifest:
-        plan = plan_export(tiny_checkpoint, **{"file_format": "npz", **request})
-        manifest = generate(tiny_checkpoint, plan, out, allow_unprotected=True)
-        report = verify(out)
-        assert report.sound, report.problems
-        return manifest
-
-    return export
+from synthgen.index import BLOCK_IMAGES, MAX_INDEX, MAX_SEED, LabelRule
 
 
 def refused(checkpoint, words: str, **request) -> None:
@@ -40,11 +21,6 @@ def refused(checkpoint, words: str, **request) -> None:
 def test_no_image_is_refused(tiny_checkpoint):
     refused(tiny_checkpoint, "count 0 is too small", count=0)
     refused(tiny_checkpoint, "count -1 is too small", count=-1)
-
-
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_one_image(export_cheaply, tmp_path, file_format: str):
-    assert export_cheaply(tmp_path / "set", count=1, file_format=file_format).class_counts == (1, *[0] * 9)
 
 
 def test_a_million_and_three(tiny_checkpoint):
@@ -64,27 +40,6 @@ def test_more_shards_than_images(tiny_checkpoint):
     refused(tiny_checkpoint, "shards 0 does not fit", count=10, shards=0)
 
 
-def test_one_class(export_cheaply, tmp_path):
-    manifest = export_cheaply(tmp_path / "set", count=30, labels="7", file_format="png")
-    assert manifest.class_counts == (*[0] * 7, 30, 0, 0)
-    assert len(list((tmp_path / "set/train").iterdir())) == 10  # so that a folder's place stays its label
-
-
-@pytest.mark.parametrize("start", [(1 << 32) - 1, (1 << 32) + 1, MAX_INDEX - 5])
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_far_along_the_line(export_cheaply, tmp_path, file_format: str, start: int):
-    manifest = export_cheaply(tmp_path / "set", count=5, start=start, file_format=file_format)
-    assert manifest.start == start
-    assert sum(manifest.class_counts) == 5
-
-
-@pytest.mark.parametrize("seed", [0, 1 << 63, MAX_SEED])
-def test_the_ends_of_the_seeds(export_cheaply, tmp_path, seed: int):
-    assert export_cheaply(tmp_path / "set", count=5, seed=seed).seed == seed
-    others = [latents(other, 0, 4, "gaussian") for other in (seed, seed ^ 1, seed ^ (1 << 63))]
-    assert len(np.unique(np.stack(others).reshape(3, -1), axis=0)) == 3
-
-
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
 def test_seeds_beyond_them_are_refused(tiny_checkpoint, seed: int):
     refused(tiny_checkpoint, "out of range", count=1, seed=seed)
@@ -100,15 +55,43 @@ def test_more_than_an_idx_file_can_count(tiny_checkpoint, file_format: str):
     refused(tiny_checkpoint, "one file by nature", count=FORMATS[file_format].max_images + 1, file_format=file_format)
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_unicode_and_spaces_in_paths(export_cheaply, tmp_path, file_format: str):
-    export_cheaply(tmp_path / "mÿ sets; $(x) 'q\" 服装 👗" / "a  b", count=5, file_format=file_format)
+def test_shares_of_one_file_get_a_shard_each(tiny_checkpoint):
+    assert plan_export(tiny_checkpoint, count=COUNT, file_format="npz", shares=3).plan.shards == 3
+    with pytest.raises(UsageError, match="one file by nature"):
+        plan_export(tiny_checkpoint, count=COUNT, file_format="idx", shares=3)
 
 
-def test_a_checkpoint_whose_name_cannot_be_printed_is_refused(tiny_checkpoint, tmp_path):
-    """The manifest names it, and a manifest that plays tricks on a terminal is read by nobody."""
-    folder = shutil.copytree(tiny_checkpoint.path, tmp_path / "two\nlines")
-    with pytest.raises(CheckpointError, match="rename"):
-        load_checkpoint(folder)
-    named = shutil.copytree(tiny_checkpoint.path, tmp_path / "mÿ 服装")
-    assert load_checkpoint(named).name == "mÿ 服装"
+def test_a_job_and_a_record_survive_json(tiny_checkpoint, tmp_path):
+    job = Job.of(tiny_checkpoint, request(tiny_checkpoint))
+    assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+    with pytest.raises(ExportError, match="not an export job"):
+        Job.from_dict({"seed": 1})
+
+
+def test_a_machine_that_would_round_otherwise_is_refused(tiny_checkpoint, tmp_path, monkeypatch):
+    job = Job.of(tiny_checkpoint, request(tiny_checkpoint))
+    elsewhere = Job.from_dict({**job.to_dict(), "made_with": {**job.made_with, "processor": "another"}})
+    with pytest.raises(ExportError, match="processor another"):
+        elsewhere.sampler()
+
+
+def test_labels_for_an_unconditional_checkpoint_are_refused(unlabelled_checkpoint):
+    with pytest.raises(UsageError, match="unconditional"):
+        plan_export(unlabelled_checkpoint, count=1, file_format="npz", labels="0,3")
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"file_format": "jpeg"}, "format 'jpeg': expected one of tfrecord, hdf5, png, idx, idx-raw, npz"),
+        ({"count": 0}, "count 0"),
+        ({"shards": 9}, "shards 9 does not fit"),
+        ({"file_format": "idx", "shards": 2}, "one file by nature"),
+        ({"split": "validation"}, "expected train or test"),
+        ({"seed": 1 << 64}, "seed"),
+        ({"labels": "shoes"}, "labels 'shoes'"),
+    ],
+)
+def test_bad_requests_are_refused(tiny_checkpoint, request_, words: str):
+    with pytest.raises(UsageError, match=words):
+        plan_export(tiny_checkpoint, **{"count": 600, "file_format": "npz", **request_})

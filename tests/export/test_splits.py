@@ -16,7 +16,8 @@ from synthgen.export.splits import generate_splits, plan_splits
 from synthgen.formats.table import FORMATS
 from synthgen.sets.inspection import describe
 from synthgen.sets.manifest import WORK_FOLDER, load_manifest, load_manifests
-from synthgen.sets.verification import claimed_content, verify
+from synthgen.sets.reading import claimed_content
+from synthgen.sets.verification import verify
 
 SPLITS = "train=300,test=50"
 
@@ -107,7 +108,7 @@ def test_an_interrupted_export_resumes_to_the_same_files(export_splits, tmp_path
 def test_one_that_broke_off_while_it_was_put_together_resumes_too(export_splits, tmp_path, monkeypatch):
     export_splits(tmp_path / "whole", "png")
     with monkeypatch.context() as patch:
-        patch.setattr("synthgen.export.splits.write_cards", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("synthgen.export.splits.publish_manifests", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             export_splits(tmp_path / "broken", "png")
     assert not (tmp_path / "broken/manifest.json").exists()

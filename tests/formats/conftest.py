@@ -5,7 +5,7 @@ import pytest
 
 from synthgen.formats.base import Batch
 from synthgen.sets.manifest import load_manifest
-from synthgen.sets.verification import read_set
+from synthgen.sets.reading import read_set
 
 
 @pytest.fixture

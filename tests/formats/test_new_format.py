@@ -16,7 +16,8 @@ from synthgen.formats.table import FORMATS
 from synthgen.index import Shard
 from synthgen.real_images import load_real_images
 from synthgen.sets.manifest import load_manifest, load_manifests
-from synthgen.sets.verification import read_set, verify
+from synthgen.sets.reading import read_set
+from synthgen.sets.verification import verify
 
 
 class Plain(Format):

@@ -23,7 +23,8 @@ from synthgen.fashion import CLASS_NAMES, class_folder
 from synthgen.formats.table import FORMATS
 from synthgen.formats.tfrecord import DATASET_NAME
 from synthgen.sets.manifest import load_manifest
-from synthgen.sets.verification import read_set, verify
+from synthgen.sets.reading import read_set
+from synthgen.sets.verification import verify
 
 pytestmark = pytest.mark.interop
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")  # nothing here may wait for a network

@@ -116,3 +116,12 @@ def test_weights_of_another_architecture_are_refused(copy, tiny_checkpoint):
 def test_an_unknown_name_lists_the_builtin():
     with pytest.raises(CheckpointError, match="no checkpoint 'nowhere': expected a built-in one"):
         load_checkpoint("nowhere")
+
+
+def test_a_checkpoint_whose_name_cannot_be_printed_is_refused(tiny_checkpoint, tmp_path):
+    """The manifest names it, and a manifest that plays tricks on a terminal is read by nobody."""
+    folder = shutil.copytree(tiny_checkpoint.path, tmp_path / "two\nlines")
+    with pytest.raises(CheckpointError, match="rename"):
+        load_checkpoint(folder)
+    named = shutil.copytree(tiny_checkpoint.path, tmp_path / "mÿ 服装")
+    assert load_checkpoint(named).name == "mÿ 服装"

@@ -49,7 +49,7 @@ def test_every_format_has_a_loader_that_compiles(manifest, file_format: str, lab
 
 
 def test_a_private_checkpoints_epsilon_and_delta_are_in_the_provenance(manifest):
-    private = SimpleNamespace(**vars(manifest.privacy) | {"proof": SimpleNamespace(epsilon=1.0, delta=1e-5)})
+    private = dataclasses.replace(manifest.privacy, proof=SimpleNamespace(epsilon=1.0, delta=1e-5))
     document = croissant([dataclasses.replace(manifest, privacy=private)])
     told = {p["name"]: p["value"] for p in document["prov:wasGeneratedBy"][0]["additionalProperty"]}
     assert (told["epsilon"], told["delta"], told["seed"]) == (1.0, 1e-5, "0")

@@ -13,7 +13,8 @@ import pytest
 from synthgen.errors import UsageError, VerificationError
 from synthgen.formats.idx import idx_header
 from synthgen.sets.manifest import load_manifest, sealed
-from synthgen.sets.verification import read_set, verify
+from synthgen.sets.reading import read_set
+from synthgen.sets.verification import verify
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,11 @@ from support import DATA, SAMPLE
 from synthgen.errors import DataError, Interrupted, TrainingError, UsageError
 from synthgen.files import exclusive_lock
 from synthgen.model.recipe import load_recipe
-from synthgen.training.adversarial import resumable_recipe, train
-from synthgen.training.plan import epoch_order, plan_training
-from synthgen.training.state import STATE_NAME
+from synthgen.training.adversarial import plan_training
+from synthgen.training.folder import STATE_NAME
+from synthgen.training.images import epoch_order
+from synthgen.training.plan import plan as plan_anything
+from synthgen.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def plan(tiny_recipe):
 def unbroken(plan, tmp_path_factory):
     lines = []
     out = tmp_path_factory.mktemp("runs") / "unbroken"
-    return train(plan, out, on_epoch=lambda summary: lines.append(str(summary))), lines
+    return train(plan, out, on_summary=lambda summary: lines.append(str(summary))), lines
 
 
 def test_a_run_leaves_a_checkpoint_with_everything_beside_it(plan, unbroken):
@@ -96,19 +98,19 @@ def test_sigterm_saves_and_says_how_to_go_on(synthgen, tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "all saved; go on with --resume" in errors.splitlines()[-1]
-    recipe, seed = resumable_recipe(tmp_path / "run")
-    assert (recipe.training.epochs, seed) == (500, 0)
+    begun = plan_anything(resume=tmp_path / "run", data=DATA)
+    assert (begun.recipe.training.epochs, begun.seed) == (500, 0)
 
 
 def test_a_run_killed_at_its_very_start_can_be_resumed_or_begun_anew(plan, unbroken, tmp_path, monkeypatch):
-    def die(self):
+    def die(self, *arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("synthgen.training.adversarial._Run.save_state", die)
+    monkeypatch.setattr("synthgen.training.run.Run.save_state", die)
     with pytest.raises(KeyboardInterrupt):
         train(plan, tmp_path / "run")
     monkeypatch.undo()
-    monkeypatch.setattr("synthgen.training.adversarial._Run.advance", die)
+    monkeypatch.setattr("synthgen.training.adversarial._AdversarialRun.advance", die)
     with pytest.raises(KeyboardInterrupt):
         train(plan, tmp_path / "run")
     monkeypatch.undo()
@@ -164,9 +166,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(plan, tmp_path):
 
 
 def test_a_collapsed_generator_stops(plan, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "synthgen.training.adversarial.sample_drawer", lambda g, r: lambda: np.zeros((100, 28, 28), np.uint8)
-    )
+    monkeypatch.setattr("synthgen.training.game.Game.draw_samples", lambda self: np.zeros((100, 28, 28), np.uint8))
     with pytest.raises(TrainingError, match="the generator collapsed in epoch 1"):
         train(plan, tmp_path / "run")
 

@@ -11,13 +11,13 @@ from synthgen.cli.app import app
 from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
 from synthgen.files import sha256_of_bytes
 from synthgen.model.recipe import load_recipe, with_budget
-from synthgen.privacy.accounting import Budget, epsilon_of
+from synthgen.privacy.accounting import epsilon_of
 from synthgen.real_images import load_real_images
-from synthgen.training.dpgan import LEDGER_NAME, train_privately
+from synthgen.training.adversarial import plan_training
+from synthgen.training.dpgan import LEDGER_NAME, plan_private_training
 from synthgen.training.dpgan_game import PrivateGame
-from synthgen.training.dpgan_plan import plan_private_training
-from synthgen.training.plan import plan_training
-from synthgen.training.state import STATE_NAME
+from synthgen.training.folder import STATE_NAME
+from synthgen.training.run import train
 
 STEPS = 12
 TINY = [
@@ -56,7 +56,7 @@ def roomy(plan):
 def unbroken(roomy, tmp_path_factory):
     lines = []
     out = tmp_path_factory.mktemp("runs") / "private"
-    checkpoint = train_privately(roomy, out, on_look=lambda progress: lines.append(str(progress)))
+    checkpoint = train(roomy, out, on_summary=lambda summary: lines.append(str(summary)))
     return checkpoint, lines
 
 
@@ -93,8 +93,12 @@ def test_a_run_leaves_a_checkpoint_and_a_ledger_of_every_step(plan, unbroken):
     assert checkpoint.training["steps"] == charged_steps(checkpoint.path) == STEPS
     assert checkpoint.privacy.protects
     assert [mechanism.steps for mechanism in checkpoint.privacy.proof.ledger] == [STEPS]
-    assert checkpoint.privacy.proof.epsilon <= plan.budget.epsilon
-    assert plan.budget.epsilon * 0.99 < epsilon_of([plan.mechanism(STEPS)], plan.budget.delta) <= plan.budget.epsilon
+    assert checkpoint.privacy.proof.epsilon <= plan.recipe.privacy.epsilon
+    assert (
+        plan.recipe.privacy.epsilon * 0.99
+        < epsilon_of([plan.mechanism(STEPS)], plan.recipe.privacy.delta)
+        <= plan.recipe.privacy.epsilon
+    )
 
 
 def test_what_is_written_and_printed_tells_nothing_of_the_real_images(plan, unbroken):
@@ -146,9 +150,9 @@ def test_the_seed_does_not_decide_the_noise(plan):
 
 def test_a_stopped_run_resumes_and_runs_every_step_it_paid_for_once(roomy, no_game, tmp_path):
     with pytest.raises(Interrupted, match="stopped after 7 of 12 steps, all saved; go on with --resume"):
-        train_privately(roomy, tmp_path / "run", should_stop=lambda: len(no_game) == 7)
+        train(roomy, tmp_path / "run", should_stop=lambda: len(no_game) == 7)
     assert charged_steps(tmp_path / "run") == 10
-    checkpoint = train_privately(roomy, tmp_path / "run", resume=True)
+    checkpoint = train(roomy, tmp_path / "run", resume=True)
     assert no_game == list(range(STEPS))
     assert charged_steps(tmp_path / "run") == checkpoint.training["steps"] == STEPS
     assert not (tmp_path / "run" / STATE_NAME).exists()
@@ -159,16 +163,16 @@ def test_a_killed_run_never_runs_more_than_it_paid_for(roomy, no_game, tmp_path,
     out = tmp_path / "run"
     if stop_first:  # leaves paid steps behind, which must not be run again after the kill
         with pytest.raises(Interrupted):
-            train_privately(roomy, out, should_stop=lambda: len(no_game) == 2)
+            train(roomy, out, should_stop=lambda: len(no_game) == 2)
 
     def kill(done, of, figures):
         if len(no_game) == 8:
             raise Killed
 
     with pytest.raises(Killed):
-        train_privately(roomy, out, resume=stop_first, on_step=kill)
+        train(roomy, out, resume=stop_first, on_step=kill)
     assert len(no_game) <= charged_steps(out)
-    checkpoint = train_privately(roomy, out, resume=True)
+    checkpoint = train(roomy, out, resume=True)
     assert len(no_game) <= charged_steps(out) == STEPS
     assert checkpoint.training["steps"] < STEPS  # what was lost is not run again
 
@@ -183,14 +187,14 @@ def test_a_charge_comes_before_the_look(roomy, tmp_path, monkeypatch):
 
     monkeypatch.setattr("synthgen.training.dpgan.poisson_sample", look)
     with pytest.raises(Killed):
-        train_privately(roomy, out)
+        train(roomy, out)
     assert seen == [5]
 
 
 def test_an_exhausted_budget_ends_the_run(plan, no_game, tmp_path, monkeypatch):
     monkeypatch.setattr(type(plan), "mechanism", _twice_as_dear(type(plan).mechanism))
     with pytest.raises(PrivacyError, match="budget exhausted"):
-        train_privately(plan, tmp_path / "run")
+        train(plan, tmp_path / "run")
     assert len(no_game) <= charged_steps(tmp_path / "run") < STEPS
 
 
@@ -200,13 +204,13 @@ def _twice_as_dear(mechanism):
 
 def test_a_run_without_its_ledger_is_not_resumed(roomy, no_game, tmp_path):
     with pytest.raises(Interrupted):
-        train_privately(roomy, tmp_path / "run", should_stop=lambda: True)
-    dearer = replace(roomy, budget=Budget(20.0, 1e-5))
+        train(roomy, tmp_path / "run", should_stop=lambda: True)
+    dearer = replace(roomy, recipe=with_budget(roomy.recipe, 20.0, None))
     with pytest.raises(PrivacyError, match="begun with epsilon 1 "):
-        train_privately(dearer, tmp_path / "run", resume=True)
+        train(dearer, tmp_path / "run", resume=True)
     (tmp_path / "run" / LEDGER_NAME).unlink()
     with pytest.raises(PrivacyError, match="what was spent is unknown"):
-        train_privately(roomy, tmp_path / "run", resume=True)
+        train(roomy, tmp_path / "run", resume=True)
 
 
 def test_dry_run_prints_the_whole_plan(tmp_path):

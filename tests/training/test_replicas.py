@@ -16,9 +16,9 @@ from support import DATA, SAMPLE
 
 from synthgen.model.checkpoint import load_checkpoint
 from synthgen.model.recipe import load_recipe
-from synthgen.training.adversarial import train
-from synthgen.training.plan import plan_training
-from synthgen.training.state import STATE_NAME
+from synthgen.training.adversarial import plan_training
+from synthgen.training.folder import STATE_NAME
+from synthgen.training.run import train
 
 PROGRAM = Path(__file__).parents[1] / "share_training.py"
 SHORT = [*SAMPLE, "data.limit=45", "training.batch_size=16", "training.epochs=2"]

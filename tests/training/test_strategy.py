@@ -1,4 +1,7 @@
 import json
+import os
+import socket
+import threading
 
 import pytest
 from support import DATA, SAMPLE
@@ -7,9 +10,9 @@ from typer.testing import CliRunner
 from synthgen.cli.app import app
 from synthgen.errors import TrainingError, UsageError
 from synthgen.model.recipe import load_recipe
-from synthgen.training.adversarial import train
-from synthgen.training.plan import plan_training
-from synthgen.training.strategy import Strategy, choose_strategy, workers_in_reach
+from synthgen.training.adversarial import plan_training
+from synthgen.training.run import train
+from synthgen.training.strategy import Strategy, choose_strategy, wait_for_workers, workers_in_reach
 
 CLUSTER = {"worker": ["a:1", "b:2"]}
 
@@ -29,6 +32,13 @@ def test_one_worker_is_the_chief():
     chosen = [choose_strategy("multi-worker", environment=cluster(*role)) for role in roles]
     assert [strategy.is_chief for strategy in chosen] == [True, False, True, False]
     assert [strategy.workers for strategy in chosen] == [2, 2, 3, 3]
+    assert [(strategy.address, strategy.others) for strategy in chosen] == [
+        ("a:1", ("b:2",)),
+        ("b:2", ("a:1",)),
+        ("c:0", ("a:1", "b:2")),
+        ("a:1", ("c:0", "b:2")),
+    ]
+    assert {strategy.timeout for strategy in chosen} == {600}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +51,9 @@ def test_one_worker_is_the_chief():
         ("multi-worker", None, {"TF_CONFIG": "{"}, "expected as in"),
         ("multi-worker", None, {"TF_CONFIG": "[]"}, "expected as in"),
         ("multi-worker", None, cluster({"worker": "a:1"}), "no list of addresses"),
+        ("multi-worker", None, cluster({"worker": ["a"]}), "'a' is no HOST:PORT"),
         ("multi-worker", None, cluster(CLUSTER, index=2), "task worker 2"),
+        ("multi-worker", None, cluster(CLUSTER) | {"SYNTHGEN_WORKERS_TIMEOUT": "soon"}, "expected a number of seconds"),
         ("multi-worker", None, cluster({"ps": ["a:1"], **CLUSTER}, "ps"), "task ps 0"),
     ],
 )
@@ -97,3 +109,53 @@ def test_more_replicas_than_devices_are_refused(tiny_recipe, tmp_path):
             tmp_path / "run",
             strategy=choose_strategy("mirrored", replicas=devices + 1),
         )
+
+
+def free_addresses(count: int) -> list[str]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def worker(index: int, addresses: list[str], timeout: float) -> Strategy:
+    environment = cluster({"worker": addresses}, index=index) | {"SYNTHGEN_WORKERS_TIMEOUT": str(timeout)}
+    return choose_strategy("multi-worker", environment=environment)
+
+
+def test_workers_find_each_other_though_one_starts_later():
+    """The later one's port is taken over by TensorFlow, which goes on answering there; here another wait does."""
+    addresses = free_addresses(2)
+    late = threading.Timer(0.5, wait_for_workers, [worker(1, addresses, 30)])
+    with socket.create_server(("127.0.0.1", int(addresses[1].partition(":")[2]))):
+        wait_for_workers(worker(0, addresses, 30))
+    first = socket.create_server(("127.0.0.1", int(addresses[0].partition(":")[2])))
+    with first:
+        late.start()
+        late.join(20)
+    assert not late.is_alive()
+
+
+def test_a_worker_gives_up_on_others_that_never_come():
+    addresses = free_addresses(2)
+    with pytest.raises(TrainingError, match=rf"no worker answered at {addresses[1]} for 0.5 seconds; start all"):
+        wait_for_workers(worker(0, addresses, 0.5))
+    with (
+        socket.create_server(("127.0.0.1", int(addresses[0].partition(":")[2]))),
+        pytest.raises(UsageError, match=f"cannot listen at {addresses[0]}"),
+    ):
+        wait_for_workers(worker(0, addresses, 0.5))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_command_gives_up_with_one_line(synthgen, tmp_path, index: int):
+    environment = os.environ | cluster({"worker": free_addresses(2)}, index=index) | {"SYNTHGEN_WORKERS_TIMEOUT": "1"}
+    command = ["train", "--recipe", "smoke", "--data", DATA, "--set", SAMPLE[0], "--strategy", "multi-worker"]
+    result = synthgen(*command, env=environment)
+    assert result.returncode == 1
+    assert "no worker answered at" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The recipe that matches a generator to noisy statistics: a few private looks, then training without the images.
+"""The method ``released_statistics``: a few private looks at the images, then training without them.
 
 In go the recipe and the images, or an earlier release; out come a release, its ledger and a checkpoint.
 """

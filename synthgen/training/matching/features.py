@@ -1,6 +1,6 @@
 """Fixed public features of an image: a small wavelet scattering, and what a generator is taught by.
 
-They were chosen without looking at a training image, so that only what is *released* of them costs privacy. Every
+They were chosen without any training image, so that only what is *released* of them costs privacy. Every
 linear step is a matrix product or a convolution over blocks of 4×4 pixels: ten times as fast, there and back, as
 convolutions of a single channel.
 
@@ -39,8 +39,8 @@ EMBEDDING_SIZE = 1 + SCATTERING_SIZE + POOLED_SIZE + _FINE_SIZE + _FOURIER_SIZE
 
 
 @dataclass(frozen=True)
-class Views:
-    """Tensors of N images, float32.
+class Features:
+    """Features of N images, float32 tensors.
 
     Attributes:
         scattering: (N, 49, 81): for each cell of 4×4 pixels the mean grey, |x ∗ ψ| at two scales and 8 orientations,
@@ -54,8 +54,8 @@ class Views:
     fine: tf.Tensor
 
 
-def look(images: tf.Tensor) -> Views:
-    """All views of ``images``, float32 (N, 28, 28, 1) in [0, 1]; differentiable."""
+def extract(images: tf.Tensor) -> Features:
+    """All features of ``images``, float32 (N, 28, 28, 1) in [0, 1]; differentiable."""
     count = tf.shape(images)[0]
     blocks = tf.nn.space_to_depth(images, 4)  # (N, 7, 7, 16)
     responses = tf.reshape(tf.nn.conv2d(blocks, _FULL_SIZE_FILTERS, 1, "SAME"), [count * _CELLS, -1])
@@ -69,7 +69,7 @@ def look(images: tf.Tensor) -> Views:
     second = tf.reshape(tf.transpose(second, [0, 2, 1, 3]), [count, _CELLS, _ORIENTATIONS**2])
     grey = tf.reshape(tf.reduce_mean(halved, 1), [count, _CELLS, 1])
     larger = tf.reshape(_half_size_modulus(pooled), [count, _CELLS, _ORIENTATIONS])
-    return Views(
+    return Features(
         scattering=tf.concat([grey, coarse, larger, second], -1),
         pooled=pooled,
         fine=tf.reshape(fine, [count, _FINE_SIZE]),
@@ -87,28 +87,28 @@ def normalised_scattering(scattering: tf.Tensor) -> tf.Tensor:
     return rows / math.sqrt(SCATTERING_SIZE)
 
 
-def embedding(views: Views) -> tf.Tensor:
-    """φ: views of N images → (N, 7558) rows of norm at most 1, to rounding; each part weighted and bounded by itself.
+def embedding(features: Features) -> tf.Tensor:
+    """φ: features of N images → (N, 7558) rows of norm at most 1, to rounding; each part weighted and bounded.
 
     The parts are a constant, the scattering, the pooled image, the finest scale, and random Fourier features of the
-    pooled image, whose mean tells distributions apart as a Gaussian kernel does.
+    pooled image, whose mean separates distributions as a Gaussian kernel does.
     """
-    count = tf.shape(views.pooled)[0]
-    scattering = tf.reshape(views.scattering * _SCATTERING_WEIGHTS, [count, SCATTERING_SIZE])
-    phases = views.pooled @ _FOURIER_FREQUENCIES
+    count = tf.shape(features.pooled)[0]
+    scattering = tf.reshape(features.scattering * _SCATTERING_WEIGHTS, [count, SCATTERING_SIZE])
+    phases = features.pooled @ _FOURIER_FREQUENCIES
     waves = tf.concat([tf.cos(phases), tf.sin(phases)], axis=1) / math.sqrt(_FOURIER_SIZE / 2)  # of norm 1
     parts = {
         "count": tf.ones([count, 1]),
         "scattering": _bounded(scattering, least=1e-3),
-        "pooled": _bounded(views.pooled, least=7.0),
-        "fine": _bounded(views.fine, least=1e-2),
+        "pooled": _bounded(features.pooled, least=7.0),
+        "fine": _bounded(features.fine, least=1e-2),
         "fourier": waves,
     }
     return tf.concat([part * math.sqrt(_SHARES[name]) for name, part in parts.items()], axis=1)
 
 
 def scattering_rows(images: npt.NDArray[np.uint8]) -> Array:
-    """What the teacher sees of uint8 images (N, 28, 28): float32 (N, 3969), of norm at most 1."""
+    """The teacher's input for uint8 images (N, 28, 28): float32 (N, 3969), of norm at most 1."""
     rows: Array = _scattering_graph(tf.constant(images)).numpy()
     return rows
 
@@ -125,9 +125,9 @@ def _scaled(pixels: tf.Tensor) -> tf.Tensor:
 
 _PIXELS = [tf.TensorSpec((None, IMAGE_SIDE, IMAGE_SIDE), tf.uint8)]
 _scattering_graph = tf.function(
-    lambda pixels: normalised_scattering(look(_scaled(pixels)).scattering), input_signature=_PIXELS
+    lambda pixels: normalised_scattering(extract(_scaled(pixels)).scattering), input_signature=_PIXELS
 )
-_embedding_graph = tf.function(lambda pixels: embedding(look(_scaled(pixels))), input_signature=_PIXELS)
+_embedding_graph = tf.function(lambda pixels: embedding(extract(_scaled(pixels))), input_signature=_PIXELS)
 
 
 def _bounded(rows: tf.Tensor, least: float) -> tf.Tensor:

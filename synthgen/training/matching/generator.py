@@ -2,13 +2,13 @@
 
 For each class the mean embedding of what it draws is brought to the released one: the maximum mean discrepancy of
 Gretton et al. 2012 ("A kernel two-sample test", section 3) for the kernel ⟨φ(x), φ(y)⟩, in its unbiased form. The
-teacher adds a margin: an image of a class is one that the teacher takes for that class. Students of the generator add
-embeddings of their own, in which it is matched from then on.
+teacher adds a margin: an image of a class is one that the teacher takes for that class. Each student of the generator
+adds an embedding, in which it is matched from then on.
 
-Nothing here sees a real image, so that any of it may be run, seeded and repeated at will.
+Nothing here sees a real image: all of it may be seeded, and repeated at will.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,8 +18,8 @@ from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
 from synthgen.index import pieces
 from synthgen.model.networks import build_generator
 from synthgen.model.recipe import StatisticsRecipe
-from synthgen.training.game import Stateful, constant_then_linear, follow
-from synthgen.training.matching.features import embedding, look, normalised_scattering
+from synthgen.training.game import Learner, constant_then_linear
+from synthgen.training.matching.features import embedding, extract, normalised_scattering
 from synthgen.training.matching.release import Release, StudentRelease
 from synthgen.training.matching.student import Student
 
@@ -39,7 +39,7 @@ class Match(NamedTuple):
     agreement: float
 
 
-class Matching(Stateful):
+class Matching(Learner):
     """A generator on its way to the release.
 
     Args:
@@ -48,26 +48,21 @@ class Matching(Stateful):
         seed: decides initial weights and latents; 0 to 2^32 - 1.
     """
 
+    _recipe: StatisticsRecipe
+
     def __init__(self, recipe: StatisticsRecipe, release: Release, seed: int) -> None:
+        super().__init__(recipe, seed)
         keras.utils.set_random_seed(seed)
-        self._recipe, self._seed = recipe, seed
         self._targets = [(tf.constant(each.means), Student(each.weights)) for each in release.students]
         self._means = tf.constant(release.means)
         self._teacher = tf.constant(release.teacher.weights), tf.constant(release.teacher.bias)
         self.generator = build_generator(recipe)
-        self._averaged = build_generator(recipe) if recipe.training.ema_decay else None
-        if self._averaged is not None:
-            self._averaged.set_weights(self.generator.get_weights())
         section = recipe.training
+        self._begin_averaging(section.ema_decay)
         rate = constant_then_linear(section.learning_rate, section.steps)
         self._optimizer = keras.optimizers.Adam(rate, beta_1=section.beta_1, beta_2=section.beta_2)
         self._optimizer.build(self.generator.trainable_variables)
         self._graph = tf.function(self._step)
-
-    @property
-    def best_generator(self) -> keras.Model:
-        """The generator to keep: the one with averaged weights where the recipe asks for it."""
-        return self._averaged or self.generator
 
     def step(self, number: int) -> Match:
         """One step of the optimiser; ``number`` decides its latents."""
@@ -75,7 +70,7 @@ class Matching(Stateful):
         return Match(float(distance), float(agreement))
 
     def admit(self, student: StudentRelease) -> None:
-        """From now on match what this student saw, too."""
+        """From now on match what was released of this student's features, too."""
         self._targets.append((tf.constant(student.means), Student(student.weights)))
         self._graph = tf.function(self._step)
 
@@ -89,34 +84,29 @@ class Matching(Stateful):
             images[part] = np.round(drawn.numpy()[..., 0] * 255)
         return images, labels.astype(np.uint8)
 
-    def _variables(self) -> list[keras.Variable]:
-        owners = [self.generator, *([self._averaged] if self._averaged else []), self._optimizer]
-        return [variable for owner in owners for variable in owner.variables]
+    def _owners(self) -> list[Any]:
+        return [*super()._owners(), self._optimizer]
 
     def _step(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         section = self._recipe.training
         labels = tf.range(section.images_per_class * NUM_CLASSES) % NUM_CLASSES
         with tf.GradientTape() as tape:
             images = self._draw(labels, number)
-            views = look(images)
-            distance = self._distance(embedding(views), self._means)
+            features = extract(images)
+            distance = self._distance(embedding(features), self._means)
             for means, student in self._targets:
                 distance += self._distance(student.embed(images), means)
-            margins = self._margins(normalised_scattering(views.scattering), labels)
+            margins = self._margins(normalised_scattering(features.scattering), labels)
             loss = distance + section.margin_weight * tf.reduce_mean(tf.nn.relu(-margins))
         gradients = tape.gradient(loss, self.generator.trainable_variables)
         self._optimizer.apply(gradients, self.generator.trainable_variables)
-        if self._averaged is not None:
-            follow(self._averaged, self.generator, section.ema_decay)
+        self._average(section.ema_decay)
         return distance, tf.reduce_mean(tf.cast(margins > 0, tf.float32))
 
     def _draw(
         self, labels: tf.Tensor, number: tf.Tensor, generator: keras.Model | None = None, training: bool = True
     ) -> tf.Tensor:
-        latent, seed = self._recipe.latent, tf.stack([tf.constant(self._seed, tf.int64), number])
-        normal = latent.distribution == "gaussian"
-        draw = tf.random.stateless_normal if normal else tf.random.stateless_uniform
-        noise = draw([tf.shape(labels)[0], latent.size], seed)
+        noise = self._latents(tf.shape(labels)[0], tf.stack([tf.constant(self._seed, tf.int64), number]))
         return (generator or self.generator)([noise, tf.one_hot(labels, NUM_CLASSES)], training=training)
 
     def _distance(self, embedded: tf.Tensor, released: tf.Tensor) -> tf.Tensor:

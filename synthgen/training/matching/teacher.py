@@ -16,7 +16,7 @@ from synthgen.fashion import NUM_CLASSES, Labels
 from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.mechanisms import gaussian_noise, poisson_sample
 
-Features = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.float32]
 Watch = Callable[[int, npt.NDArray[np.float64], npt.NDArray[np.float64]], None]
 
 _ROUNDING = 1e-3  # of a norm and of a sum of thousands of rows in single precision, taken off the clip
@@ -31,7 +31,7 @@ class Teacher:
     weights: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
 
-    def predict(self, features: Features) -> Labels:
+    def predict(self, features: Rows) -> Labels:
         """The likeliest class of each row of ``features``, float32 (N, D): uint8 (N,)."""
         labels = np.empty(len(features), np.uint8)
         for first in range(0, len(features), _PREDICTION_ROWS):
@@ -41,7 +41,7 @@ class Teacher:
 
 
 def train_teacher(
-    features: Features,
+    features: Rows,
     labels: Labels,
     mechanism: Mechanism,
     *,
@@ -85,7 +85,7 @@ def train_teacher(
 
 
 def clipped_gradient_sum(
-    rows: Features, labels: Labels, parameters: npt.NDArray[np.float64], l2_clip_norm: float
+    rows: Rows, labels: Labels, parameters: npt.NDArray[np.float64], l2_clip_norm: float
 ) -> npt.NDArray[np.float64]:
     """The sum over examples of the cross-entropy's gradient, each clipped to ``l2_clip_norm``.
 

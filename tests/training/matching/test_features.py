@@ -10,7 +10,7 @@ from synthgen.training.matching.features import (
     SCATTERING_SIZE,
     _morlet,
     embedding_rows,
-    look,
+    extract,
     scattering_rows,
 )
 
@@ -30,7 +30,7 @@ def mean_pool(maps, size):
     return tf.nn.avg_pool2d(maps, size, size, "VALID")
 
 
-def test_the_fast_views_are_those_of_plain_convolutions(images):
+def test_the_fast_features_are_those_of_plain_convolutions(images):
     scaled = tf.cast(images[..., None], tf.float32) / 255
     coarse, fine = _morlet(7, 4.0, 1.6), _morlet(5, 2.2, 0.9)
     first = plain_modulus(scaled, coarse)
@@ -39,14 +39,14 @@ def test_the_fast_views_are_those_of_plain_convolutions(images):
     second = tf.transpose(tf.reshape(second, [len(images), 8, 7, 7, 8]), [0, 2, 3, 1, 4])
     larger = mean_pool(plain_modulus(mean_pool(scaled, 2), coarse), 2)
     maps = [mean_pool(scaled, 4), mean_pool(first, 4), larger, tf.reshape(second, [len(images), 7, 7, 64])]
-    views = look(scaled)
-    np.testing.assert_allclose(views.scattering, tf.reshape(tf.concat(maps, -1), [len(images), 49, 81]), atol=1e-5)
+    features = extract(scaled)
+    np.testing.assert_allclose(features.scattering, tf.reshape(tf.concat(maps, -1), [len(images), 49, 81]), atol=1e-5)
     np.testing.assert_allclose(
-        views.fine, tf.reshape(mean_pool(plain_modulus(scaled, fine), 4), [len(images), -1]), atol=1e-5
+        features.fine, tf.reshape(mean_pool(plain_modulus(scaled, fine), 4), [len(images), -1]), atol=1e-5
     )
     by_cell = tf.reshape(mean_pool(scaled, 2), [len(images), 7, 2, 7, 2])
     np.testing.assert_allclose(
-        views.pooled, tf.reshape(tf.transpose(by_cell, [0, 1, 3, 2, 4]), [len(images), -1]), atol=1e-6
+        features.pooled, tf.reshape(tf.transpose(by_cell, [0, 1, 3, 2, 4]), [len(images), -1]), atol=1e-6
     )
 
 

@@ -15,13 +15,16 @@ from synthgen.model.recipe import load_recipe
 from synthgen.privacy.accounting import Budget, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
 from synthgen.real_images import load_real_images
+from synthgen.training.folder import STATE_NAME
 from synthgen.training.matching import release as release_module
 from synthgen.training.matching import run as matching_training
 from synthgen.training.matching.features import embedding_rows
-from synthgen.training.matching.plan import plan_matching, plan_matching_anew, plan_matching_resumed
+from synthgen.training.matching.plan import plan_matching, plan_matching_anew
 from synthgen.training.matching.release import Release, embedding_sums, look_privately
-from synthgen.training.matching.run import RELEASE_NAME, train_by_matching
-from synthgen.training.state import STATE_NAME
+from synthgen.training.matching.run import RELEASE_NAME
+from synthgen.training.matching.student import Student
+from synthgen.training.plan import plan as plan_anything
+from synthgen.training.run import train
 
 STEPS = 6
 TINY = [
@@ -57,7 +60,7 @@ def small_lessons():
 
 @pytest.fixture(scope="module")
 def unbroken(plan, tmp_path_factory):
-    return train_by_matching(plan, tmp_path_factory.mktemp("runs") / "private")
+    return train(plan, tmp_path_factory.mktemp("runs") / "private")
 
 
 def ledger_of(out):
@@ -83,7 +86,11 @@ def test_a_run_leaves_a_checkpoint_that_states_both_mechanisms(plan, unbroken):
         ("student 1", 1),
     ]
     assert ledger.mechanisms == plan.look.mechanisms
-    assert plan.budget.epsilon * 0.99 < epsilon_of(tuple(ledger), plan.budget.delta) <= plan.budget.epsilon
+    assert (
+        plan.recipe.privacy.epsilon * 0.99
+        < epsilon_of(tuple(ledger), plan.recipe.privacy.delta)
+        <= plan.recipe.privacy.epsilon
+    )
     assert "equal class counts" not in unbroken.privacy.proof.public
 
 
@@ -143,16 +150,16 @@ def test_a_charge_comes_before_the_look(plan, tmp_path, monkeypatch):
     out = tmp_path / "run"
     seen = []
 
-    def train(*args, **options):
+    def train_nothing(*args, **options):
         seen.append(ledger_of(out))
         raise Killed
 
-    monkeypatch.setattr(release_module, "train_teacher", train)
+    monkeypatch.setattr(release_module, "train_teacher", train_nothing)
     with pytest.raises(Killed):
-        train_by_matching(plan, out)
+        train(plan, out)
     assert seen == [["teacher"]]
     with pytest.raises(PrivacyError, match="cut short when its budget had been charged"):
-        train_by_matching(plan, out, resume=True)
+        train(plan, out, resume=True)
 
 
 @pytest.fixture
@@ -167,15 +174,13 @@ def same_noise(unbroken, monkeypatch):
 
     monkeypatch.setattr(matching_training, "look_privately", look)
     monkeypatch.setattr(matching_training, "look_as_student", lambda *args: release)
-    monkeypatch.setattr(matching_training.Student, "fit", lambda *args: None)
+    monkeypatch.setattr(Student, "fit", lambda *args: None)
 
 
 def stop_after(plan, out, steps: int) -> None:
     done = []
     with pytest.raises(Interrupted, match=f"stopped after {steps} of 6 steps, all saved; go on with --resume"):
-        train_by_matching(
-            plan, out, on_step=lambda step, of, figures: done.append(step), should_stop=lambda: len(done) == steps
-        )
+        train(plan, out, on_step=lambda step, of, figures: done.append(step), should_stop=lambda: len(done) == steps)
 
 
 @pytest.mark.parametrize("steps", [2, 3, 4])  # before, at and after the student's turn
@@ -183,7 +188,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(plan, unbroken,
     out = tmp_path / "run"
     stop_after(plan, out, steps)
     assert ledger_of(out) == ["teacher", "embedding", "student 1"][: 3 if steps > 3 else 2]
-    resumed = train_by_matching(plan, out, resume=True)
+    resumed = train(plan, out, resume=True)
     assert ledger_of(out) == ["teacher", "embedding", "student 1"]
     assert not (out / STATE_NAME).exists()
     for ours, theirs in zip(resumed.keras_model().weights, unbroken.keras_model().weights, strict=True):
@@ -200,9 +205,9 @@ def test_a_students_look_cut_short_stays_charged_and_the_run_goes_on_without_it(
 
     monkeypatch.setattr(matching_training, "look_as_student", killed)
     with pytest.raises(Killed):
-        train_by_matching(plan, out)
+        train(plan, out)
     assert ledger_of(out) == ["teacher", "embedding", "student 1"]
-    checkpoint = train_by_matching(plan, out, resume=True)
+    checkpoint = train(plan, out, resume=True)
     assert [mechanism.name for mechanism in checkpoint.privacy.proof.ledger] == ledger_of(out)
     assert Release.load(out / RELEASE_NAME).students == ()
 
@@ -212,29 +217,29 @@ def test_a_ledger_or_a_release_of_another_run_is_refused(plan, same_noise, unbro
     stop_after(plan, out, 4)
     older = json.loads((out / LEDGER_NAME).read_text())
     whole = (out / LEDGER_NAME).read_bytes()
-    ledger = OpenLedger.open(tmp_path / "older.json", plan.budget)
+    ledger = OpenLedger.open(tmp_path / "older.json", plan.recipe.privacy)
     for mechanism in plan.look.mechanisms[:2]:
         ledger.charge(mechanism)
     (out / LEDGER_NAME).write_bytes((tmp_path / "older.json").read_bytes())
     assert older["mechanisms"][:2] == json.loads((out / LEDGER_NAME).read_text())["mechanisms"]
     with pytest.raises(PrivacyError, match="is not this run's"):
-        train_by_matching(plan, out, resume=True)
+        train(plan, out, resume=True)
     (out / LEDGER_NAME).write_bytes(whole)
     release = Release.load(out / RELEASE_NAME)
     less_noise = replace(release.charged[1], noise_multiplier=0.01)
     replace(release, charged=(release.charged[0], less_noise, release.charged[2])).save(out / RELEASE_NAME)
     with pytest.raises(PrivacyError, match="not the outcome of the ledger"):
-        train_by_matching(plan, out, resume=True)
+        train(plan, out, resume=True)
 
 
 def test_another_plan_is_not_resumed(plan, same_noise, tmp_path):
     out = tmp_path / "run"
     stop_after(plan, out, 2)
     with pytest.raises(UsageError, match="holds a run with different seed"):
-        train_by_matching(replace(plan, seed=4), out, resume=True)
+        train(replace(plan, seed=4), out, resume=True)
     (out / LEDGER_NAME).unlink()
     with pytest.raises(PrivacyError, match="what was spent is unknown"):
-        train_by_matching(plan, out, resume=True)
+        train(plan, out, resume=True)
 
 
 def test_a_spoilt_release_is_refused(unbroken, tmp_path):
@@ -288,7 +293,7 @@ def test_another_generator_is_trained_on_the_same_release_without_a_look(unbroke
     assert plan.data is None
     assert "no image is looked at" in plan.describe()[0]
     monkeypatch.setattr(OpenLedger, "charge", forbidden)
-    checkpoint = train_by_matching(plan, tmp_path / "anew")
+    checkpoint = train(plan, tmp_path / "anew")
     assert checkpoint.sha256 != unbroken.sha256
     assert checkpoint.privacy.proof == unbroken.privacy.proof
     assert checkpoint.recipe.generator.filters == (6, 4)
@@ -302,15 +307,33 @@ def forbidden(*arguments):
 
 def test_a_run_anew_resumes_without_the_images(unbroken, tmp_path):
     plan = plan_matching_anew(unbroken.path)
-    whole = train_by_matching(plan, tmp_path / "whole")
+    whole = train(plan, tmp_path / "whole")
     asked = iter([False] * 4 + [True])
     with pytest.raises(Interrupted):
-        train_by_matching(plan, tmp_path / "broken", should_stop=lambda: next(asked))
-    anew = plan_matching_resumed(tmp_path / "broken")  # the folder itself holds all that is needed
-    assert anew is not None
+        train(plan, tmp_path / "broken", should_stop=lambda: next(asked))
+    anew = plan_anything(resume=tmp_path / "broken")  # the folder itself holds all that is needed
     assert anew.data is None
-    resumed = train_by_matching(anew, tmp_path / "broken", resume=True)
+    resumed = train(anew, tmp_path / "broken", resume=True)
     assert resumed.sha256 == whole.sha256
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--epsilon=3", "begun with epsilon 2 and delta 1e-05, not 3 and 1e-05; go on with the same budget"),
+        ("--delta=1e-06", "begun with epsilon 2 and delta 1e-05, not 2 and 1e-06; go on with the same budget"),
+        ("--seed=9", "holds a run with different seed"),
+    ],
+)
+def test_a_run_anew_is_not_resumed_with_other_options(unbroken, tmp_path, option: str, words: str):
+    out = tmp_path / "anew"
+    with pytest.raises(Interrupted):
+        train(plan_matching_anew(unbroken.path, seed=4), out, should_stop=lambda: True)
+    before = [(out / name).read_bytes() for name in (LEDGER_NAME, RELEASE_NAME, STATE_NAME)]
+    result = CliRunner().invoke(app, ["train", "--resume", "--out", str(out), option])
+    assert isinstance(result.exception, PrivacyError | UsageError)
+    assert words in str(result.exception)
+    assert [(out / name).read_bytes() for name in (LEDGER_NAME, RELEASE_NAME, STATE_NAME)] == before
 
 
 @pytest.mark.parametrize(
@@ -343,11 +366,11 @@ def test_a_release_is_wanted_where_one_is_named(unbroken, tiny_checkpoint, priva
 def test_a_run_that_looks_for_itself_is_no_run_anew(unbroken, plan, tmp_path):
     asked = iter([False, True])
     with pytest.raises(Interrupted):
-        train_by_matching(plan, tmp_path / "own", should_stop=lambda: next(asked))
-    assert plan_matching_resumed(tmp_path / "own") is None
+        train(plan, tmp_path / "own", should_stop=lambda: next(asked))
+    assert plan_anything(resume=tmp_path / "own", data=DATA).data is not None
     anew = plan_matching_anew(unbroken.path, seed=3)
     with pytest.raises(UsageError, match="holds a run that looks for itself; go on without --release"):
-        train_by_matching(anew, tmp_path / "own", resume=True)
+        train(anew, tmp_path / "own", resume=True)
 
 
 def test_a_ledger_that_is_not_the_checkpoints_is_refused(unbroken, tmp_path):
