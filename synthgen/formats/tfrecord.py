@@ -55,11 +55,12 @@ class TFRecord(Format):
         self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
     ) -> list[str]:
         name = f"{DATASET_NAME}-{split}.tfrecord-{shard.index:05d}-of-{shard.of:05d}"
+        encoder = ExampleEncoder(labelled=labelled)
         with (folder / name).open("wb") as stream:
             for batch in batches:
                 labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
                 for i, (png, label) in enumerate(zip(encode_pngs(batch.images), labels, strict=True)):
-                    stream.write(record_bytes(example_bytes(png, batch.start + i, label)))
+                    stream.write(record_bytes(encoder.encode(png, batch.start + i, label)))
         return [name]
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
@@ -95,16 +96,26 @@ class TFRecord(Format):
         return f"{json.dumps(merged, indent=2)}\n".encode()
 
 
-def example_bytes(image: bytes, index: int, label: int | None) -> bytes:
-    """A serialised Example with the features ``id``, ``image`` and ``label``, in that order."""
-    example = _Example()
-    feature = example.features.feature
-    feature["image"].bytes_list.value.append(image)
-    feature["id"].int64_list.value.append(index)
-    if label is not None:
-        feature["label"].int64_list.value.append(label)
-    data: bytes = example.SerializeToString(deterministic=True)  # else the features are in any order
-    return data
+class ExampleEncoder:
+    """Serialises Examples with the features ``id``, ``image`` and, where ``labelled``, ``label``, in that order.
+
+    One message serves for all, which takes less than half the time of a new one for each.
+    """
+
+    def __init__(self, *, labelled: bool) -> None:
+        self._example = _Example()
+        feature = self._example.features.feature
+        self._image, self._index = feature["image"].bytes_list.value, feature["id"].int64_list.value
+        self._image.append(b"")
+        self._index.append(0)
+        self._label = feature["label"].int64_list.value if labelled else [0]
+        self._label[:] = [0]
+
+    def encode(self, image: bytes, index: int, label: int | None) -> bytes:
+        """The bytes of one Example."""
+        self._image[0], self._index[0], self._label[0] = image, index, label or 0
+        data: bytes = self._example.SerializeToString(deterministic=True)  # else the features are in any order
+        return data
 
 
 def parse_example(record: bytes) -> tuple[bytes, int | None]:

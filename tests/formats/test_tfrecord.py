@@ -10,9 +10,15 @@ from synthgen.errors import VerificationError
 from synthgen.fashion import CLASS_NAMES
 from synthgen.formats.png import encode_pngs
 from synthgen.formats.table import FORMATS
-from synthgen.formats.tfrecord import example_bytes, next_record, parse_example, record_bytes
+from synthgen.formats.tfrecord import ExampleEncoder, next_record, parse_example, record_bytes
 
 IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+
+
+def example_bytes(image: bytes, index: int, label: int | None) -> bytes:
+    encoder = ExampleEncoder(labelled=label is not None)
+    encoder.encode(b"an earlier image", 2**62, 1)  # leaves nothing behind
+    return encoder.encode(image, index, label)
 
 
 def by_tensorflow(index: int, label: int | None, **more) -> bytes:
