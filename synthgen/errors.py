@@ -1,17 +1,4 @@
-"""Everything synthgen raises on purpose.
-
-    SynthgenError            exit code 1
-    ├── UsageError           exit code 2: the request itself cannot be honoured as asked
-    │   └── RecipeError      a recipe file or a ``--set`` override
-    ├── DataError            the real images: missing, altered or malformed
-    ├── CheckpointError      a checkpoint folder: missing, altered or malformed
-    ├── ExportError          an output folder that cannot take the export
-    ├── WorkerError          a worker process that died
-    ├── VerificationError    a set that does not match its manifest
-    ├── EvaluationError      a set that cannot be measured, or a library for it that is missing
-    ├── PrivacyError         an exhausted budget, or a privacy claim that its ledger does not prove
-    └── TrainingError        training that cannot continue
-        └── Interrupted      training stopped on request; its state is saved
+"""Everything synthgen raises on purpose; the command line ends with the class's ``exit_code``.
 
 Every message is one line: the value, what was expected, and what to do. Any other exception is a bug.
 """

@@ -5,8 +5,10 @@ PROV-O (W3C recommendation, 2013) says what was derived from what, by which acti
 manifest alone and has no date, so that the same export gives the same bytes.
 """
 
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from synthgen.fashion import CLASS_NAMES
@@ -17,51 +19,7 @@ from synthgen.sets.manifest import SHARDS_PER_LIST, FileRecord, Manifest
 CROISSANT_NAME = "croissant.json"
 MIT_LICENCE = "https://spdx.org/licenses/MIT.html"
 OTHER_LICENCE = "Not known to synthgen: the generator was trained on images of its user's own."
-
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "arrayShape": "cr:arrayShape",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "containedIn": "cr:containedIn",
-    "cr": "http://mlcommons.org/croissant/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "description": {"@container": "@language"},
-    "equivalentProperty": "cr:equivalentProperty",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isArray": "cr:isArray",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "name": {"@container": "@language"},
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "prov": "http://www.w3.org/ns/prov#",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
+_CONTEXT_PATH = Path(__file__).parent / "croissant-context.json"  # as the specification has it
 
 
 def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
@@ -74,7 +32,7 @@ def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
     file_format = FORMATS[first.format]
     count = sum(manifest.count for manifest in manifests)
     document: dict[str, Any] = {
-        "@context": _CONTEXT,
+        "@context": json.loads(_CONTEXT_PATH.read_text("utf-8")),
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": "fashion_mnist_synth",

@@ -60,16 +60,13 @@ class AdversarialPlan(Plan):
 
     @property
     def summary_every(self) -> int:
-        """Batches in an epoch."""
         return math.ceil(len(self.data) / self.recipe.training.batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Batches in the whole run."""
         return self.summary_every * self.recipe.training.epochs
 
     def describe(self) -> list[str]:
-        """The plan in a line for people."""
         epochs = self.recipe.training.epochs
         return [f"{len(self.data):,} real images, {epochs} epochs of {self.summary_every} batches"]
 
@@ -78,11 +75,9 @@ class AdversarialPlan(Plan):
         return {**super().identity(), "data": self.data.sha256, "made_with": made_with()}
 
     def describe_data(self) -> dict[str, Any]:
-        """The images' number, hash and origin."""
         return {"images": len(self.data), "sha256": self.data.sha256, "official": self.data.official}
 
     def expect_batches_for(self, replicas: int) -> None:
-        """Raise UsageError unless every batch has an image for each replica."""
         size = self.recipe.training.batch_size
         smallest = len(self.data) % size or size
         if smallest < replicas:
@@ -92,7 +87,6 @@ class AdversarialPlan(Plan):
             )
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
-        """Begin the run, or take it up again."""
         import_tensorflow()
         from synthgen.training.game import Game
 
@@ -163,7 +157,6 @@ class _AdversarialRun(Run):
         return figures
 
     def summarise(self, images: Images) -> EpochSummary:
-        """The means over the epoch, which ends here."""
         means = {name: self._sums[name] / max(1, self._counts[name]) for name in _FIGURES}
         seconds = round(self.seconds - self._epoch_began, 2)
         self._sums, self._counts = dict.fromkeys(_FIGURES, 0.0), dict.fromkeys(_FIGURES, 0)

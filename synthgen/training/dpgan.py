@@ -22,7 +22,7 @@ from synthgen.privacy.mechanisms import poisson_sample
 from synthgen.privacy.statement import PrivacyStatement, differential_privacy
 from synthgen.real_images import RealImages
 from synthgen.training.images import describe_private_images, enough_images
-from synthgen.training.run import Plan, Run, Summary, expect_seed
+from synthgen.training.run import PrivatePlan, Run, Summary, expect_seed
 from synthgen.workers import StageProgress
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ class DpganSummary(Summary):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpganPlan(Plan):
+class DpganPlan(PrivatePlan):
     """A run within a budget; a step is one of the discriminator.
 
     Attributes:
-        data: the real images; their number is public, their content private.
+        data: the real images, whose content is private.
         noise_multiplier: what keeps all its steps within the budget.
     """
 
@@ -65,26 +65,15 @@ class DpganPlan(Plan):
     noise_multiplier: float
 
     @property
-    def total_steps(self) -> int:
-        """Steps of the discriminator; a run that is killed does fewer."""
-        return self.recipe.training.steps
-
-    @property
-    def summary_every(self) -> int:
-        """Steps from one picture to the next."""
-        return self.recipe.training.sample_every_steps
-
-    @property
     def sampling_probability(self) -> float:
         """Of each real image, independently, at every step."""
-        return self.recipe.training.batch_size / len(self.data)
+        return self.recipe.training.batch_size / self.images
 
     def mechanism(self, steps: int) -> Mechanism:
         """So many discriminator steps, for the ledger."""
         return _mechanism(self.recipe, self.sampling_probability, self.noise_multiplier, steps)
 
     def describe(self) -> list[str]:
-        """The plan in lines for people: the mechanism, its parameters, and epsilon at every stage."""
         section, budget = self.recipe.training, self.recipe.privacy
         stages = [max(1, round(share * section.steps)) for share in _STAGES]
         costs = [epsilon_of([self.mechanism(steps)], budget.delta) for steps in stages]
@@ -93,22 +82,15 @@ class DpganPlan(Plan):
             f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image",
             f"one mechanism, 100 % of the budget: discriminator, {section.steps:,} steps of Gaussian noise, "
             f"noise multiplier {self.noise_multiplier:.4f}, clip norm {section.l2_clip_norm:g}",
-            f"Poisson sampling of each of {len(self.data):,} images with probability "
+            f"Poisson sampling of each of {self.images:,} images with probability "
             f"{self.sampling_probability:.5f}: {section.batch_size:,} a step on average",
             f"epsilon by step: {table}",
         ]
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a resumed run to be the same run."""
-        own = {"images": len(self.data), "noise_multiplier": self.noise_multiplier, "made_with": made_with()}
-        return {**super().identity(), **own}
-
-    def describe_data(self) -> dict[str, Any]:
-        """The images' number alone, which is public."""
-        return {"images": len(self.data)}
+        return {**super().identity(), "noise_multiplier": self.noise_multiplier, "made_with": made_with()}
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
-        """Begin the run, or take it up again."""
         ledger = OpenLedger.open(out / LEDGER_NAME, self.recipe.privacy)
         import_tensorflow()
         from synthgen.training.dpgan_game import PrivateGame
@@ -136,7 +118,7 @@ def plan_private_training(
     data = enough_images(recipe, data_folder, "training.batch_size", section.batch_size)
     probability = section.batch_size / len(data)
     scale = calibrated(lambda scale: [_mechanism(recipe, probability, scale, section.steps)], recipe.privacy)
-    return DpganPlan(recipe=recipe, data=data, seed=seed, noise_multiplier=scale)
+    return DpganPlan(recipe=recipe, data=data, images=len(data), seed=seed, noise_multiplier=scale)
 
 
 def _mechanism(recipe: PrivateAdversarialRecipe, probability: float, noise_multiplier: float, steps: int) -> Mechanism:

@@ -16,7 +16,7 @@ from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import Interrupted, UsageError
 from synthgen.fashion import Images
 from synthgen.model.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
-from synthgen.model.recipe import Recipe
+from synthgen.model.recipe import PrivateAdversarialRecipe, Recipe, StatisticsRecipe
 from synthgen.pictures import save_contact_sheet
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.training.folder import STATE_NAME, expect_same_run, open_state, run_folder, write_metrics, write_state
@@ -86,6 +86,32 @@ class Plan(ABC):
     @abstractmethod
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> "Run":
         """Begin the run in its folder, which is held alone, or take it up again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivatePlan(Plan):
+    """A run within a budget.
+
+    Attributes:
+        images: how many real images there are, which is public; their content is private.
+    """
+
+    recipe: PrivateAdversarialRecipe | StatisticsRecipe
+    images: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.recipe.training.steps
+
+    @property
+    def summary_every(self) -> int:
+        return self.recipe.training.sample_every_steps
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "images": self.images}
+
+    def describe_data(self) -> dict[str, Any]:
+        return {"images": self.images}
 
 
 class TrainOptions(TypedDict, total=False):

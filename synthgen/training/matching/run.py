@@ -23,7 +23,7 @@ from synthgen.real_images import RealImages
 from synthgen.training.folder import expect_same_run, read_header, write_state
 from synthgen.training.images import describe_private_images
 from synthgen.training.matching.release import RELEASE_NAME, LookPlan, Release, look_as_student, look_privately
-from synthgen.training.run import Plan, Run, Summary
+from synthgen.training.run import PrivatePlan, Run, Summary
 from synthgen.workers import StageProgress
 
 if TYPE_CHECKING:
@@ -51,31 +51,19 @@ class MatchingSummary(Summary):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingPlan(Plan):
+class MatchingPlan(PrivatePlan):
     """A run on released statistics; a step is one of the generator.
 
     Attributes:
         data: the real images, whose content is private; None where all looks are over.
-        images: how many real images there are, which is public.
         look: the mechanisms, with noise that keeps all of them together within the budget.
         source: the folder of the finished run whose release is trained on anew; None for a run that looks itself.
     """
 
     recipe: StatisticsRecipe
     data: RealImages | None
-    images: int
     look: LookPlan
     source: Path | None = None
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the generator."""
-        return self.recipe.training.steps
-
-    @property
-    def summary_every(self) -> int:
-        """Steps from one picture to the next."""
-        return self.recipe.training.sample_every_steps
 
     @property
     def may_hold(self) -> list[str]:
@@ -83,7 +71,6 @@ class MatchingPlan(Plan):
         return [] if self.source is None else [RELEASE_NAME]
 
     def describe(self) -> list[str]:
-        """The plan in lines for people: mechanisms, parameters, share of the budget, and epsilon at every stage."""
         mechanisms, budget = self.look.mechanisms, self.recipe.privacy
         training = f"{self.recipe.training.steps:,} steps of the generator on what was released, which cost nothing"
         if self.source is not None:
@@ -118,13 +105,8 @@ class MatchingPlan(Plan):
         ]
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a resumed run to be the same run."""
         noise = [mechanism.noise_multiplier for mechanism in self.look.mechanisms]
-        return {**super().identity(), "images": self.images, "noise_multipliers": noise}
-
-    def describe_data(self) -> dict[str, Any]:
-        """The images' number alone, which is public."""
-        return {"images": self.images}
+        return {**super().identity(), "noise_multipliers": noise}
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
         """Take the first look, or load what was released before, and begin or go on with it."""
