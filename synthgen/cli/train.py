@@ -104,7 +104,7 @@ def _say_plan(plan: "Plan", out: Path) -> None:
     recipe = plan.recipe
     say(f"{recipe.name}: {recipe.description}")
     if not recipe.conditional:
-        say("unconditional: what this generator draws bears no labels")
+        say("unconditional: the images of this generator have no labels")
     for line in plan.describe():
         say(line)
     say(f"{recipe.generator_flops / 1e6:.1f} MFLOP an image at export; checkpoint in {out}")

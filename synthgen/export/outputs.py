@@ -108,7 +108,7 @@ class LocalOutput:
     def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
         """What is wrong with a shard's files: missing, another size or, when ``hashed``, other content.
 
-        The images of a PNG shard are checked too, which at a URL they are not.
+        The files that a shard's own files list are checked too, which at a URL they are not.
         """
         if hashed:
             return shard_problems(self.path, FORMATS[file_format], shard)

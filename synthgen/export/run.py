@@ -5,7 +5,7 @@ In one process, in several, on many machines without a coordinator, or through R
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.sampling import loaded_generator
 from synthgen.sets.cards import write_cards
 from synthgen.sets.integrity import set_problems
-from synthgen.sets.manifest import WORK_FOLDER, FileRecord, Manifest, content_record, manifest_documents, split_manifest
+from synthgen.sets.manifest import WORK_FOLDER, Manifest, content_record, manifest_documents, split_manifest
 from synthgen.workers import Progress, StepProgress
 
 __all__ = ["Export", "generate", "generate_share", "merge", "plan_export"]
@@ -197,30 +197,26 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
         sidecars=(),
         made_with=job.made_with,
     )
-    with output.staging() as staging:
-        sidecars = FORMATS[export.file_format].sidecars(
-            export.split,
-            [shard.count for shard in manifest.shards],
-            sum(file.bytes for shard in manifest.shards for file in shard.files),
-            labelled=labelled,
-        )
-        for name, data in sidecars.items():
-            (staging / name).write_bytes(data)
-        return publish_manifests(output, staging, list(sidecars), [manifest], job.to_dict())[0]
+    sidecars = FORMATS[export.file_format].sidecars(
+        export.split,
+        [shard.count for shard in manifest.shards],
+        sum(file.bytes for shard in manifest.shards for file in shard.files),
+        labelled=labelled,
+    )
+    return publish_manifests(output, sidecars, [manifest], job.to_dict())[0]
 
 
 def publish_manifests(
-    output: Output, staging: Path, names: Sequence[str], manifests: Sequence[Manifest], job: dict[str, Any]
+    output: Output, sidecars: Mapping[str, bytes], manifests: Sequence[Manifest], job: dict[str, Any]
 ) -> tuple[Manifest, ...]:
-    """Publish the sidecars ``names`` in ``staging``, the cards, and the manifests of a set's splits.
+    """Publish the sidecars, the cards and the manifests of a set's splits.
 
     Each manifest holds the hashes of sidecars and cards; the first one also those of the other manifests. It is written
     last: its presence means that the set is complete.
 
     Args:
         output: the set's, its shards in place.
-        staging: a folder of ``output.staging()``.
-        names: the files in it, for all splits.
+        sidecars: the files beside the shards, for all splits.
         manifests: of the splits, without sidecars.
         job: the claim on ``output``.
 
@@ -230,13 +226,16 @@ def publish_manifests(
     Raises:
         ExportError: another export has claimed ``output`` meanwhile, which is possible at a URL.
     """
-    sidecars = tuple(FileRecord.of(staging, name) for name in names)
-    sidecars += write_cards(staging, [replace(manifest, sidecars=sidecars) for manifest in manifests])
-    output.publish(staging)
+    records = tuple(content_record(name, data) for name, data in sidecars.items())
+    with output.staging() as staging:
+        for name, data in sidecars.items():
+            (staging / name).write_bytes(data)
+        records += write_cards(staging, [replace(manifest, sidecars=records) for manifest in manifests])
+        output.publish(staging)
     claim = output.read(f"{WORK_FOLDER}/{JOB_NAME}")
     if claim is not None:
         expect_same_job(str(output), read_job(str(output), claim), job, resume=True)
-    first, *others = (replace(manifest, sidecars=sidecars) for manifest in manifests)
+    first, *others = (replace(manifest, sidecars=records) for manifest in manifests)
     for other in others:
         _, documents = manifest_documents(other, split_manifest(other.split))
         for name, data in documents.items():

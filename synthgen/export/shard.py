@@ -120,7 +120,7 @@ def write_shard(
             export.split,
             _counted(batches, digest, class_counts, progress),
             digest.hexdigest,
-            labelled=export.labels is not None,
+            labelled=export.labels.labelled,
         )
         files = tuple(FileRecord.of(staging, name) for name in names)
         output.publish(staging)

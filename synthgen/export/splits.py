@@ -148,9 +148,7 @@ def _assemble(folders: Sequence[Path], output: LocalOutput, job: dict[str, Any])
     manifests = [load_manifest(folder) for folder in folders]
     for folder, manifest in zip(folders, manifests, strict=True):
         _link_tree(folder, output.path, _names(folder, manifest))
-    with output.staging() as staging:
-        names = _merge_sidecars(folders, manifests[0], staging)
-        return publish_manifests(output, staging, names, manifests, job)
+    return publish_manifests(output, _merge_sidecars(folders, manifests[0]), manifests, job)
 
 
 def _names(folder: Path, manifest: Manifest) -> list[str]:
@@ -180,10 +178,8 @@ def _link_tree(folder: Path, out: Path, names: Sequence[str]) -> None:
         flush_to_disk(parent)
 
 
-def _merge_sidecars(folders: Sequence[Path], first: Manifest, staging: Path) -> list[str]:
-    """Write the files beside the shards, each merged from those of the splits."""
+def _merge_sidecars(folders: Sequence[Path], first: Manifest) -> dict[str, bytes]:
+    """The files beside the shards, each merged from those of the splits."""
     names = [file.name for file in first.sidecars if file.name not in (CARD_NAME, CROISSANT_NAME)]
-    for name in names:
-        contents = [(folder / name).read_bytes() for folder in folders]
-        (staging / name).write_bytes(FORMATS[first.format].merged_sidecar(name, contents))
-    return names
+    contents = {name: [(folder / name).read_bytes() for folder in folders] for name in names}
+    return {name: FORMATS[first.format].merged_sidecar(name, data) for name, data in contents.items()}

@@ -142,7 +142,6 @@ class _AdversarialRun(Run):
         self._batches = self._follow_order()
 
     def agreed(self, flag: bool) -> bool:
-        """Whether any worker raises the flag; every worker must ask."""
         return self.learner.replicas.any(flag)
 
     def advance(self, on_stage: StageProgress) -> dict[str, float]:
@@ -185,7 +184,7 @@ class _AdversarialRun(Run):
         spread = float(np.mean([(group / 255.0).std(axis=0).mean() for group in groups]))
         if summary.discriminator_loss < _NO_SIGNAL_LOSS:
             raise TrainingError(
-                f"discriminator loss fell to {summary.discriminator_loss:.1e} in epoch {summary.epoch}: it tells "
+                f"discriminator loss fell to {summary.discriminator_loss:.1e} in epoch {summary.epoch}: it separates "
                 "real from forged perfectly, so the generator learns nothing; lower its learning rate; "
                 f"{self._what_now()}"
             )
@@ -200,7 +199,6 @@ class _AdversarialRun(Run):
         return {**super().identity(), "strategy": self.learner.replicas.describe()}
 
     def header(self, *, stopping: bool) -> dict[str, Any]:
-        """Also what the epoch has come to so far."""
         own = {"sums": self._sums, "counts": self._counts, "epoch_began": self._epoch_began}
         return {**super().header(stopping=stopping), **own}
 
@@ -216,13 +214,11 @@ class _AdversarialRun(Run):
         return header
 
     def training_record(self) -> dict[str, Any]:
-        """Also the epochs, and the strategy where there is one."""
         record = {"steps": self.step, "epochs": len(self.history), **super().training_record()}
         strategy = self.learner.replicas.describe()
         return {**record, "strategy": strategy} if strategy else record
 
     def statement(self) -> PrivacyStatement:
-        """No guarantee; it names the images."""
         section, data = self.plan.recipe.data, self.plan.data
         splits = {"train": "training split", "train+test": "training and test splits"}[section.images]
         origin = "the public Fashion-MNIST" if data.official else "the user's own images"

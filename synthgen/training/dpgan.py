@@ -2,8 +2,9 @@
 
 A run is a number of discriminator steps, each on its own Poisson sample. Steps are charged to a ledger on disk some
 at a time before they are run; a run that is killed has paid for steps whose outcome it lost, and ends so much earlier.
-Nothing that is written, printed or decided here comes of the real images except through the noise: no loss or accuracy
-on them, no hash of them. Since the noise is the operating system's, no two runs are alike, whatever their seed.
+Nothing that is written, printed or decided here depends on the real images except through the noise: no loss or
+accuracy on them, no hash of them. The noise is the operating system's, so that no two runs are alike, whatever their
+seed.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class DpganSummary(Summary):
     generator_steps: int
     forged_accuracy: float  # of the discriminator, on forged images; a running mean
     generator_loss: float
-    seconds: int  # whole, for fractions would tell how large the Poisson samples were
+    seconds: int  # whole, for fractions would give away how large the Poisson samples were
 
     def __str__(self) -> str:
         return (
@@ -199,7 +200,6 @@ class _DpganRun(Run):
         return ready or self._since_generator >= section.most_discriminator_steps
 
     def summarise(self, images: Images) -> DpganSummary:
-        """The figures at this step."""
         return DpganSummary(
             step=self.step, generator_steps=self._generator_steps, seconds=round(self.seconds), **self._figures
         )
@@ -243,6 +243,5 @@ class _DpganRun(Run):
         return {**record, "seconds": round(self.seconds)}
 
     def statement(self) -> PrivacyStatement:
-        """Differential privacy, by the ledger."""
         trained_on = describe_private_images(self.plan.recipe, len(self.plan.data))
         return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, trained_on)

@@ -1,9 +1,9 @@
 """The private game: a discriminator trained by DP-SGD, and a generator that sees nothing but that discriminator.
 
-Whatever a step of the discriminator lets out is a sum of clipped per-example gradients of the real images with
+All that a step of the discriminator releases is a sum of clipped per-example gradients of the real images with
 Gaussian noise (Abadi et al. 2016, arXiv:1607.00133); all else, the generator above all, is computed from that and costs
 no privacy. The recipe is that of Bie, Kamath and Zhang 2023, "Private GANs, Revisited" (arXiv:2302.02936): large
-batches, and as many discriminator steps to one of the generator as the noise calls for.
+batches, and as many discriminator steps to one of the generator as the noise requires.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class PrivateGame(Players):
             step: the step's number in the run; decides the forged images.
 
         Returns:
-            The discriminator's accuracy on the forged images; its accuracy on real ones is nobody's to know.
+            The discriminator's accuracy on the forged images; its accuracy on real ones is private.
 
         Raises:
             TrainingError: the noisy gradient is no number any more.

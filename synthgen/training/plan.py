@@ -48,6 +48,9 @@ def plan(
         resume: the folder of an interrupted run, whose recipe and release are taken where neither is given here.
         strategy: what ``train`` will be given; refused at once where the recipe is private.
 
+    Returns:
+        What ``train`` takes; its ``describe()`` gives lines for people.
+
     Raises:
         UsageError: the seed is out of range, there are too few images, or options do not go together.
         RecipeError: the recipe or an override is invalid, or changes what was released.

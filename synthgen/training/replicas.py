@@ -40,7 +40,7 @@ class Replicas:
     """
 
     def __init__(self, strategy: Strategy | None = None) -> None:
-        self._wish = strategy
+        self._chosen = strategy
         self._strategy = None if strategy is None else _open(strategy)
         self._any = tf.function(self._any_of)
 
@@ -57,13 +57,13 @@ class Replicas:
     @property
     def is_chief(self) -> bool:
         """Whether this process is the one that writes."""
-        return self._wish is None or self._wish.is_chief
+        return self._chosen is None or self._chosen.is_chief
 
     def describe(self) -> dict[str, Any] | None:
         """What a run's record says of them; None without a strategy."""
-        if self._wish is None:
+        if self._chosen is None:
             return None
-        return {"name": self._wish.name, "workers": self._wish.workers, "replicas": self.count}
+        return {"name": self._chosen.name, "workers": self._chosen.workers, "replicas": self.count}
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -103,7 +103,7 @@ class Replicas:
 
     def any(self, flag: bool) -> bool:
         """Whether any worker raises the flag; every worker must ask."""
-        if self._wish is None or self._wish.workers == 1:
+        if self._chosen is None or self._chosen.workers == 1:
             return flag
         return bool(self._any(tf.constant(float(flag))) > 0)
 
@@ -125,12 +125,9 @@ def _workers(strategy: Strategy) -> tf.distribute.Strategy:
         with _plain_interrupt():
             wait_for_workers(strategy)
             return tf.distribute.MultiWorkerMirroredStrategy()
-    except RuntimeError as error:  # TensorFlow has begun to work in this process
-        raise UsageError(f"strategy multi-worker: cannot join the workers of TF_CONFIG: {error!s:.200}") from error
-    except tf.errors.OpError as error:  # a port that is taken, a name that is nobody's
-        raise UsageError(
-            f"strategy multi-worker: cannot join the workers of TF_CONFIG: {error.message:.200}"
-        ) from error
+    except (RuntimeError, tf.errors.OpError) as error:  # TensorFlow works already in this process; a port is taken
+        reason = getattr(error, "message", str(error))
+        raise UsageError(f"strategy multi-worker: cannot join the workers of TF_CONFIG: {reason:.200}") from error
 
 
 @functools.cache
@@ -143,7 +140,7 @@ def _devices(replicas: int | None) -> tuple[str, ...]:
     graphics = tf.config.list_physical_devices("GPU")
     if not graphics and replicas is not None:
         processor = tf.config.list_physical_devices("CPU")[0]
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already: it has what it was told then
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already: it keeps the devices of its start
             tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * replicas)
     names = tuple(device.name for device in tf.config.list_logical_devices("GPU" if graphics else "CPU"))
     if replicas is not None and replicas > len(names):

@@ -19,14 +19,7 @@ from synthgen.model.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint,
 from synthgen.model.recipe import Recipe
 from synthgen.pictures import save_contact_sheet
 from synthgen.privacy.statement import PrivacyStatement
-from synthgen.training.folder import (
-    STATE_NAME,
-    expect_same_run,
-    open_state,
-    run_folder,
-    write_metrics,
-    write_state,
-)
+from synthgen.training.folder import STATE_NAME, expect_same_run, open_state, run_folder, write_metrics, write_state
 from synthgen.training.strategy import Strategy, expect_shareable, workers_in_reach
 from synthgen.workers import StageProgress
 
@@ -92,7 +85,7 @@ class Plan(ABC):
 
     @abstractmethod
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> "Run":
-        """Begin the run in its folder, which is held alone, or take it up again, so that it can be resumed from now."""
+        """Begin the run in its folder, which is held alone, or take it up again."""
 
 
 class TrainOptions(TypedDict, total=False):
@@ -177,7 +170,7 @@ def train(
 def train_privately(
     plan: Plan, out: Path, *, on_look: OnSummary | None = None, **options: Unpack[TrainOptions]
 ) -> Checkpoint:
-    """Older name of ``train``, and ``on_look`` of ``on_summary``."""
+    """The older name of ``train``; ``on_look`` is that of ``on_summary``."""
     return train(plan, out, **(options if on_look is None else {**options, "on_summary": on_look}))
 
 
@@ -230,11 +223,11 @@ class Run(ABC):
             figures = self.advance(on_stage)
             self.step += 1
             self.seconds += time.monotonic() - began
-            began = time.monotonic()
             on_step(self.step, self.plan.total_steps, figures)
             if self.step % self.plan.summary_every == 0:
                 on_summary(self.save())
-        if self.summarised < self.step:
+            began = time.monotonic()
+        if self.summarised < self.step:  # the run ended between two summaries
             on_summary(self.save())
         checkpoint = self.complete()
         self.agreed(False)  # no worker leaves before the chief has written everything
@@ -277,32 +270,17 @@ class Run(ABC):
 
     def header(self, *, stopping: bool) -> dict[str, Any]:
         """All that a resumed run needs beside the learner's arrays; JSON-ready."""
-        history = [asdict(summary) for summary in self.history]
-        return {
-            **self.identity(),
-            "step": self.step,
-            "summarised": self.summarised,
-            "seconds": self.seconds,
-            "history": history,
-        }
+        position = {"step": self.step, "summarised": self.summarised, "seconds": self.seconds}
+        return {**self.identity(), **position, "history": [asdict(summary) for summary in self.history]}
 
     def save_state(self, *, stopping: bool = False) -> None:
-        """Publish the state in one file, and the metrics table beside it.
-
-        Args:
-            stopping: the run ends here, to be resumed by another process.
-        """
+        """Publish the state in one file, and the metrics table beside it; ``stopping``: this process ends here."""
         if self.is_chief:
             write_state(self.out, self.header(stopping=stopping), self.learner.state())
             write_metrics(self.out, self.summary_type, self.history)
 
     def restore(self) -> dict[str, Any]:
-        """Take up the saved state of the same run; returns its header.
-
-        Raises:
-            UsageError: it is the state of another run.
-            TrainingError: it is spoilt.
-        """
+        """Take up the saved state; returns its header. Raises UsageError where it is of another run."""
         header = expect_same_run(self.out, self.identity())
         with open_state(self.out) as state:
             self.learner.restore(state)

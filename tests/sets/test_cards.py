@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -48,11 +47,11 @@ def test_every_format_has_a_loader_that_compiles(manifest, file_format: str, lab
     assert labelled or "labels" not in code.replace("labels=None", "")
 
 
-def test_a_private_checkpoints_epsilon_and_delta_are_in_the_provenance(manifest):
-    private = dataclasses.replace(manifest.privacy, proof=SimpleNamespace(epsilon=1.0, delta=1e-5))
-    document = croissant([dataclasses.replace(manifest, privacy=private)])
-    told = {p["name"]: p["value"] for p in document["prov:wasGeneratedBy"][0]["additionalProperty"]}
-    assert (told["epsilon"], told["delta"], told["seed"]) == (1.0, 1e-5, "0")
+def test_a_private_checkpoints_epsilon_and_delta_are_in_the_provenance(manifest, private_checkpoint):
+    privacy = private_checkpoint.privacy
+    document = croissant([dataclasses.replace(manifest, privacy=privacy)])
+    found = {p["name"]: p["value"] for p in document["prov:wasGeneratedBy"][0]["additionalProperty"]}
+    assert (found["epsilon"], found["delta"], found["seed"]) == (privacy.proof.epsilon, privacy.proof.delta, "0")
 
 
 def test_hostile_names_stay_inside_their_quotes(manifest):

@@ -32,7 +32,7 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
 
 
 def plan_matching_anew(run: str | Path, overrides: Sequence[str] = (), seed: int = 0) -> MatchingPlan:
-    """Plan another generator on what a finished run released: post-processing, which looks at no image.
+    """Plan another generator on what a finished run released: post-processing, without a look at any image.
 
     Args:
         run: the folder that the run left, or the name of a built-in checkpoint that comes with its release.
@@ -41,7 +41,7 @@ def plan_matching_anew(run: str | Path, overrides: Sequence[str] = (), seed: int
 
     Raises:
         UsageError: the seed is out of range, or the run is of another kind or not finished.
-        RecipeError: an override is invalid, or changes what was looked at or at which price.
+        RecipeError: an override is invalid, or changes the data, the looks or their budget.
         CheckpointError, PrivacyError: the run's checkpoint, ledger or release is spoilt.
     """
     expect_seed(seed)

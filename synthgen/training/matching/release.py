@@ -1,4 +1,4 @@
-"""The private looks at the training images: a teacher, and what its average garment of each class looks like.
+"""The private looks at the training images: a teacher, and the mean embedding of each of its classes.
 
 Everything a generator learns comes from these releases, so that training it costs no more privacy, however long it
 takes (post-processing; Dwork and Roth 2014, proposition 2.1).
@@ -8,8 +8,7 @@ takes (post-processing; Dwork and Roth 2014, proposition 2.1).
    them their number: one Gaussian mechanism of sensitivity 1 (a private mean embedding, as in DP-MERF, Harder et al.
    2021, arXiv:2002.11603). By the teacher's labels rather than the given ones, because what a classifier downstream
    can learn is then the same at the borders between classes as everywhere else.
-3. The like sums of what a student of the generator makes of the images (``training.matching.student``), once for each
-   student.
+3. The same sums of the activations of each student of the generator (``training.matching.student``).
 """
 
 import json
@@ -62,7 +61,7 @@ class LookPlan:
 
 @dataclass(frozen=True)
 class StudentRelease:
-    """What one student of the generator made of the images.
+    """What was released of one student's features of the images.
 
     Attributes:
         weights: of the student, which never saw a real image.
@@ -82,7 +81,7 @@ class Release:
         means: float32, shape (10, D): the mean embedding of each of its classes, noise included.
         counts: float32, shape (10,): how many images it takes for each class, noise included.
         charged: the mechanisms that this release is the outcome of.
-        students: in the order in which they looked.
+        students: in the order of their looks.
     """
 
     teacher: Teacher
@@ -104,9 +103,9 @@ class Release:
                     group[f"weights/{j:03d}"] = array
 
     def expect_outcome_of(self, ledger: Ledger, path: Path) -> None:
-        """Raise PrivacyError unless the ledger holds all that this release, read from ``path``, came of.
+        """Raise PrivacyError unless the ledger holds the mechanisms of this release, read from ``path``.
 
-        A student's look that was cut short is charged and released nothing.
+        The ledger may hold more: a student's look that was cut short is charged and has released nothing.
         """
         charges = iter(ledger.mechanisms)
         found = all(mechanism in charges for mechanism in self.charged) and self.charged[:2] == ledger.mechanisms[:2]
@@ -221,7 +220,7 @@ def look_as_student(
     mechanism: Mechanism,
     progress: StageProgress = lambda stage, done, of: None,
 ) -> Release:
-    """A further look, through a student's eyes; its whole price is ``mechanism``, to be charged before the call.
+    """A further look, through a student's features; its whole price is ``mechanism``, to be charged before the call.
 
     Args:
         embed: uint8 images (N, 28, 28) → rows (N, D) of norm at most 1; longer ones are clipped.

@@ -89,7 +89,7 @@ class MatchingPlan(Plan):
         if self.source is not None:
             spent = epsilon_of(mechanisms, budget.delta)
             return [
-                f"no image is looked at: {self.source} released what {len(mechanisms)} mechanisms saw, epsilon "
+                f"no image is looked at: {self.source} released the outcome of {len(mechanisms)} mechanisms, epsilon "
                 f"{spent:.3f} at delta {budget.delta:g}",
                 training,
             ]
@@ -97,7 +97,9 @@ class MatchingPlan(Plan):
         alone = [epsilon_of([mechanism], budget.delta) for mechanism in mechanisms]
         after = [epsilon_of(mechanisms[: i + 1], budget.delta) for i in range(len(mechanisms))]
         precision = [each.steps * (each.sampling_probability / each.noise_multiplier) ** 2 for each in mechanisms]
-        shares = [100 * each / sum(precision) for each in precision]  # (signal / noise)² adds up over mechanisms
+        shares = [
+            100 * each / sum(precision) for each in precision
+        ]  # squared signal-to-noise ratios add up over mechanisms
         looks = [
             f"{i}. {mechanism.name}, {shares[i - 1]:.0f} % of the budget: one Gaussian mechanism over the sums of the "
             f"teacher's ten classes, noise multiplier {mechanism.noise_multiplier:.4f}, sensitivity 1: epsilon "
@@ -105,8 +107,8 @@ class MatchingPlan(Plan):
             for i, mechanism in enumerate((embedding, *students), 2)
         ]
         return [
-            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image; a share "
-            "of it is the mechanism's part of the sum of (signal / noise)²",
+            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image; a mechanism's "
+            "share of it is its part of the summed squared signal-to-noise ratios",
             f"1. teacher, {shares[0]:.0f} % of the budget: {teacher.steps:,} steps of DP-SGD on fixed features, noise "
             f"multiplier {teacher.noise_multiplier:.4f}, clip norm {teacher.l2_sensitivity:g}, Poisson sampling of "
             f"each of {self.images:,} images with probability {teacher.sampling_probability:.5f}: "
@@ -125,7 +127,7 @@ class MatchingPlan(Plan):
         return {"images": self.images}
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
-        """Take the first look, or what was released before, and begin on it or go on."""
+        """Take the first look, or load what was released before, and begin or go on with it."""
         import_tensorflow()
         from synthgen.training.matching.generator import Matching
 
@@ -152,7 +154,7 @@ def _expect_own_ledger(plan: MatchingPlan, out: Path, ledger: OpenLedger) -> Non
 
 
 def _adopt(source: Path, plan: MatchingPlan, out: Path) -> OpenLedger:
-    """Make ``out`` a run that has looked already: with the ledger of ``source``, its release, and no step done."""
+    """Make ``out`` a run whose looks are over: with the ledger of ``source``, its release, and no step done."""
     for name in (LEDGER_NAME, RELEASE_NAME):
         with publish(out / name) as partial:
             shutil.copyfile(source / name, partial)
@@ -199,7 +201,7 @@ class _MatchingRun(Run):
         super().__init__(plan, out, matching)
         self._ledger, self._release = ledger, release
         self._figures: dict[str, float] = {}
-        self._student: Student | None = None  # who has learned and not looked yet
+        self._student: Student | None = None  # trained, its look not yet taken
 
     @property
     def _is_students_turn(self) -> bool:
@@ -209,7 +211,7 @@ class _MatchingRun(Run):
 
     @property
     def _students_charged(self) -> int:
-        """How many students' looks were paid for, those included that were cut short."""
+        """How many students' looks are charged, with those that were cut short."""
         return len(self._ledger.ledger) - 2
 
     def prepare(self, on_stage: StageProgress) -> bool:
@@ -257,7 +259,6 @@ class _MatchingRun(Run):
         self.learner.admit(self._release.students[-1])
 
     def summarise(self, images: Images) -> MatchingSummary:
-        """The figures at this step."""
         return MatchingSummary(step=self.step, seconds=round(self.seconds, 2), **self._figures)
 
     def header(self, *, stopping: bool) -> dict[str, Any]:
@@ -274,6 +275,5 @@ class _MatchingRun(Run):
         return header
 
     def statement(self) -> PrivacyStatement:
-        """Differential privacy, by the ledger."""
         trained_on = describe_private_images(self.plan.recipe, self.plan.images)
         return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, trained_on, _PUBLIC)
