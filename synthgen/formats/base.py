@@ -137,14 +137,7 @@ class Format(ABC):
     def sidecars(
         self, split: str, shard_counts: Sequence[int], shard_bytes: int, *, labelled: bool
     ) -> dict[str, bytes]:
-        """What other libraries want beside the shards: name → content.
-
-        Args:
-            split: ``train`` or ``test``.
-            shard_counts: how many images each shard holds.
-            shard_bytes: the size of all shards together.
-            labelled: whether the images have labels.
-        """
+        """What other libraries want beside the shards: name → content. ``shard_counts`` are numbers of images."""
         return {}
 
     def merged_sidecar(self, name: str, contents: Sequence[bytes]) -> bytes:
@@ -165,14 +158,9 @@ class Format(ABC):
 
 
 def array_loader(module: str, opener: str, files: str, take: str, *, labelled: bool) -> list[str]:
-    """The ``Format.loader`` of files that hold the arrays ``images`` and ``labels``.
+    """The ``Format.loader`` of ``files`` (a glob) that hold the arrays ``images`` and ``labels``.
 
-    Args:
-        module: what to import beside glob and numpy; empty for nothing.
-        opener: opens a file by its name.
-        files: a glob.
-        take: what gives an array's content, behind its name.
-        labelled: whether there are labels.
+    ``opener`` opens a file by its name, with ``module`` imported; ``take``, behind an array's name, gives its content.
     """
     load = f"images = numpy.concatenate([file['images']{take} for file in files])"
     if labelled:

@@ -97,10 +97,7 @@ class TFRecord(Format):
 
 
 class ExampleEncoder:
-    """Serialises Examples with the features ``id``, ``image`` and, where ``labelled``, ``label``, in that order.
-
-    One message serves for all, which takes less than half the time of a new one for each.
-    """
+    """Serialises Examples with ``id``, ``image`` and ``label``, through one message: twice as fast as one for each."""
 
     def __init__(self, *, labelled: bool) -> None:
         self._example = _Example()
