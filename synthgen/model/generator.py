@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
+from threadpoolctl import ThreadpoolController
 
 from synthgen.errors import CheckpointError, UsageError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images
@@ -73,6 +74,7 @@ class Generator:
         self._last = _ConvolutionToOne(kernel[:, :, 0], float(bias[0]), side)
         weights.expect_all_taken()
         self._lock = threading.Lock()  # every call uses the same arrays between the layers
+        self._pools = ThreadpoolController()  # a product that threads share may be summed in another order
 
     def __call__(self, latents: Floats, labels: npt.NDArray[np.uint8] | None) -> Images:
         """Draw images.
@@ -93,7 +95,8 @@ class Generator:
         self._expect(latents, labels)
         images = np.empty((len(latents), IMAGE_SIDE, IMAGE_SIDE), np.uint8)
         classes = np.arange(NUM_CLASSES)[:, None]
-        with self._lock, np.errstate(over="ignore", invalid="ignore"):  # where exp is infinite, the pixel is 0
+        quiet = np.errstate(over="ignore", invalid="ignore")  # where exp is infinite, the pixel is 0
+        with self._lock, self._pools.limit(limits=1), quiet:
             for piece in pieces(len(latents), _CHUNK):
                 count = piece.stop - piece.start
                 self._inputs[: self._latent_size, :count] = latents[piece].T
