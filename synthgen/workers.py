@@ -4,7 +4,6 @@ Workers are spawned, not forked: threads do not survive a fork. None outlives th
 that one ends. A worker that dies ends the whole pool with one line.
 """
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -25,7 +24,6 @@ StageProgress = Callable[[str, int, int], None]  # (what is being done, steps do
 Work = Callable[[Any, Progress], Any]  # (task, progress) → result
 Prepare = Callable[[], Work]  # called once in each worker; must be picklable
 
-_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _TASKS_AHEAD = 4  # of the next result, for each worker: bounds what waits in memory when one task takes long
 
 
@@ -56,9 +54,8 @@ def run_in_pool(
     done: dict[int, Any] = {}
     sent = yielded = 0
     try:
-        with _one_thread_each():
-            for _ in range(min(workers, len(tasks))):
-                pool.append(_start(context, prepare))
+        for _ in range(min(workers, len(tasks))):
+            pool.append(_start(context, prepare))
         while yielded < len(tasks):
             for worker in pool:
                 if not worker.busy and sent < min(len(tasks), yielded + _TASKS_AHEAD * len(pool)):
@@ -84,25 +81,6 @@ def run_in_pool(
 def available_cpus() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_environment_lock = threading.Lock()  # threads of one process may each start a pool
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Workers started within it multiply matrices with one thread each: there is one worker for every processor."""
-    with _environment_lock:
-        before = {name: os.environ.get(name) for name in _THREADS}
-        os.environ.update(dict.fromkeys(_THREADS, "1"))
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
 
 def _start(context: Any, prepare: Prepare) -> _Worker:

@@ -2,3 +2,5 @@
 
 In go the recipe and the images, or an earlier release; out come a release, its ledger and a checkpoint.
 """
+
+__all__ = ["features", "plan", "release"]
