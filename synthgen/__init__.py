@@ -10,7 +10,7 @@ The names below are the public ones; they are imported when first used, and Tens
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 if TYPE_CHECKING:  # the one list of public names: type checkers take it as it stands, and ``_homes`` reads it below
     from synthgen.doctor import diagnose as diagnose
