@@ -183,7 +183,7 @@ def preview(
     ] = 10,
 ) -> None:
     """Write a picture of images from a checkpoint or a set."""
-    from synthgen.pictures import save_contact_sheet
+    from synthgen.model.pictures import save_contact_sheet
     from synthgen.sets.inspection import preview_images
 
     save_contact_sheet(out, preview_images(source, columns), columns)

@@ -5,7 +5,6 @@ so that two people's distances can be compared. An image's features are the 128 
 Distances in them compare with each other, never with the FID of papers, which takes Inception's features.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,10 @@ from synthgen.evaluation.fidelity import Fidelity, compare
 from synthgen.evaluation.subject import SAMPLING_SEED, Subject
 from synthgen.evaluation.utility import Outcome, Recognition
 from synthgen.fashion import NUM_CLASSES, Images, Labels
-from synthgen.files import publish, sha256_of_bytes
+from synthgen.files import publish, sha256_of_bytes, sha256_of_file
 from synthgen.index import pieces
+from synthgen.untrusted.archives import open_npz
+from synthgen.untrusted.files import read_file
 from synthgen.workers import StepProgress
 
 REFERENCE_PATH = Path(__file__).parent / "weights" / "small-cnn.npz"
@@ -32,6 +33,7 @@ STATEMENT = (
 )
 _HIDDEN_LAYER = -3  # the last dense layer but one; dropout stands between them
 _BATCH = 1_000
+_MAX_BYTES = 64 << 20  # 64 MiB; it has two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +56,13 @@ def load_reference(path: Path = REFERENCE_PATH, sha256: str = REFERENCE_SHA256) 
         EvaluationError: the file is missing or is not the one its pinned SHA-256 names.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        content = read_file(path, _MAX_BYTES, links=True)
+    except (OSError, ValueError) as error:
         raise EvaluationError(f"{path}: the reference classifier is missing; install synthgen anew") from error
     if sha256_of_bytes(content) != sha256:
         raise EvaluationError(f"{path}: the reference classifier was altered; install synthgen anew")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        weights = [arrays[name] for name in sorted(arrays.files)]
+    with open_npz(path, links=True) as arrays:
+        weights = [arrays[name] for name in sorted(arrays)]
     model = small_cnn()
     model.set_weights(weights)
     return keras.Model(model.inputs[0], [model.layers[_HIDDEN_LAYER].output, model.layers[-1].output])
@@ -72,7 +74,7 @@ def save_reference(path: Path, model: keras.Model) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     with publish(path) as partial, partial.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
-    return sha256_of_bytes(path.read_bytes())
+    return sha256_of_file(path)
 
 
 def extract(

@@ -33,6 +33,8 @@ from synthgen.sets.manifest import (
 )
 from synthgen.workers import Progress, StepProgress
 
+_MAX_DIGITS = 40  # Python refuses to read numbers of thousands
+
 
 def plan_splits(
     checkpoint: Checkpoint, splits: str, *, file_format: str, seed: int = 0, start: int = 0, labels: str = "balanced"
@@ -45,8 +47,10 @@ def plan_splits(
     exports: list[Export] = []
     for part in splits.split(","):
         name, _, number = (piece.strip() for piece in part.partition("="))
-        if not number.isdecimal() or name in [export.split for export in exports]:
-            raise UsageError(f"splits '{splits}': expected each split once, with a count, as in train=60000,test=10000")
+        if not number.isdecimal() or len(number) > _MAX_DIGITS or name in [export.split for export in exports]:
+            raise UsageError(
+                f"splits '{splits:.80}': expected each split once, with a count, as in train=60000,test=10000"
+            )
         export = plan_export(
             checkpoint,
             count=int(number),

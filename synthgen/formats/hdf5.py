@@ -1,4 +1,4 @@
-"""HDF5 shards through h5py, and what any HDF5 file from a stranger must be before a byte of it is read."""
+"""HDF5 shards: written by h5py, read through ``untrusted.datasets``."""
 
 import io
 import math
@@ -11,10 +11,11 @@ import numpy as np
 
 from synthgen.fashion import CLASS_NAMES
 from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Digest, Format, Run, array_loader
-from synthgen.index import BLOCK_IMAGES, Shard
+from synthgen.index import BLOCK_IMAGES, Shard, pieces
+from synthgen.untrusted.datasets import Rows, open_hdf5, own_dataset
 
+_NAMES = "images", "labels"
 _CHUNK_IMAGES = 64  # random access decompresses 50 KB, not a megabyte
-_MAX_CHUNK_BYTES = 16 << 20  # 16 MiB: what reading any one element may have to decompress
 
 
 class HDF5(Format):
@@ -50,12 +51,14 @@ class HDF5(Format):
         return [name]
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
-        with h5py.File(folder / names[0], "r") as file:
-            images = _checked_dataset(file, "images", (count, *IMAGE_SHAPE))
-            labels = _checked_dataset(file, "labels", (count,)) if "labels" in file else None
-            for first in range(0, count, BLOCK_IMAGES):
-                piece = slice(first, first + BLOCK_IMAGES)
-                yield images[piece], None if labels is None else labels[piece]
+        with open_hdf5(folder / names[0]) as file:
+            if len(file) > len(_NAMES) or set(file) not in ({"images"}, set(_NAMES)):
+                raise ValueError("holds other datasets than images and labels")
+            shapes = dict(zip(_NAMES, ((count, *IMAGE_SHAPE), (count,)), strict=True))
+            datasets = [Rows(_checked_dataset(file, name, shapes[name])) for name in _NAMES if name in set(file)]
+            for piece in pieces(count, BLOCK_IMAGES):
+                images, *labels = (rows.take(piece.stop - piece.start) for rows in datasets)
+                yield images, labels[0] if labels else None
 
     def loader(self, split: str, *, labelled: bool) -> list[str]:
         return array_loader("h5py", "h5py.File", f"{split}-*.h5", "[:]", labelled=labelled)
@@ -88,22 +91,6 @@ class _HeldErrorFile(io.FileIO):
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-
-
-def own_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
-    """The dataset ``group[name]`` of a file that may come from a stranger.
-
-    Raises:
-        ValueError: it is missing, a link, no dataset, keeps its data elsewhere, or comes in huge chunks.
-    """
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):  # another link could reach another file
-        raise ValueError(f"{name!r:.80} is missing or a link")
-    dataset = group[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        raise ValueError(f"{name!r:.80} does not hold its own data")
-    if dataset.chunks and math.prod(dataset.chunks) * int(dataset.dtype.itemsize) > _MAX_CHUNK_BYTES:
-        raise ValueError(f"{name!r:.80} has chunks of {dataset.chunks}, too large to read piece by piece")
-    return dataset
 
 
 def _checked_dataset(file: h5py.File, name: str, shape: tuple[int, ...]) -> h5py.Dataset:

@@ -15,6 +15,7 @@ from synthgen.errors import DataError
 from synthgen.fashion import NUM_CLASSES, Images, Labels
 from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Digest, Format, Run
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
+from synthgen.untrusted.files import open_file
 
 IDX_PREFIX = {"train": "train", "test": "t10k"}
 _IMAGE_MAGIC, _LABEL_MAGIC = 0x00000803, 0x00000801  # unsigned bytes in three and in one dimension
@@ -112,6 +113,12 @@ def read_idx_labels(path: Path, count: int | None = None) -> Labels:
     return labels
 
 
+def idx_count(path: Path) -> int:
+    """How many 28×28 images an IDX file claims to hold; raises as ``read_idx_images``."""
+    with _idx_data(path, _IMAGE_MAGIC, IMAGE_SHAPE, None) as (_, count):
+        return count
+
+
 def idx_header(count: int, *, images: bool) -> bytes:
     """The bytes before an IDX file's data: magic number and shape, big-endian 32-bit integers."""
     header = [_IMAGE_MAGIC, count, *IMAGE_SHAPE] if images else [_LABEL_MAGIC, count]
@@ -140,7 +147,7 @@ def _idx_data(
     """The stream of an IDX file behind its checked header, and how many items the header claims."""
     header_bytes = 4 * (2 + len(item_shape))
     try:
-        with _open(path) as stream:
+        with _opened(path) as stream:
             header = np.frombuffer(stream.read(header_bytes).ljust(header_bytes, b"\0"), ">u4")
             found, count, shape = int(header[0]), int(header[1]), tuple(int(n) for n in header[2:])
             if found != magic:
@@ -176,8 +183,9 @@ def _most_decompressed(path: Path) -> int:
     return min(path.stat().st_size, _MAX_COMPRESSED_BYTES) * MAX_DEFLATE_RATIO
 
 
-def _open(path: Path) -> BinaryIO:
-    """Open a file for reading, unpacking it where it is gzipped."""
-    with path.open("rb") as stream:
-        gzipped = stream.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(path)) if gzipped else path.open("rb")
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's content, unpacked where it is gzipped."""
+    with open_file(path, links=True) as stream:  # a set's files are no links (``read_shard``); a user's own may be
+        packed = stream.peek(2)[:2] == b"\x1f\x8b"
+        yield cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb")) if packed else stream

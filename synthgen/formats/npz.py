@@ -11,6 +11,7 @@ import numpy as np
 from synthgen.fashion import Images
 from synthgen.formats.base import IMAGE_SHAPE, Batch, Digest, Format, Run, array_loader
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
+from synthgen.untrusted.archives import Npz, open_npz
 
 _GZIP_LEVEL = 6
 
@@ -39,10 +40,12 @@ class NPZ(Format):
         return [name]
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
-        with zipfile.ZipFile(folder / names[0]) as archive:
-            images = _read_member(archive, "images.npy", (count, *IMAGE_SHAPE))
-            if "labels.npy" in archive.namelist():  # side by side: labels for which there are no images take no memory
-                yield from zip(images, _read_member(archive, "labels.npy", (count,)), strict=True)
+        with open_npz(folder / names[0]) as archive:
+            if set(archive) not in ({"images"}, {"images", "labels"}):
+                raise ValueError(f"holds {', '.join(sorted(archive))[:200]}; expected images and labels alone")
+            images = _read_member(archive, "images", (count, *IMAGE_SHAPE))
+            if "labels" in archive:  # side by side: labels for which there are no images take no memory
+                yield from zip(images, _read_member(archive, "labels", (count,)), strict=True)
             else:
                 yield from ((piece, None) for piece in images)
 
@@ -59,14 +62,10 @@ def _new_member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> 
     return stream
 
 
-def _read_member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Iterator[Images]:
+def _read_member(archive: Npz, name: str, shape: tuple[int, ...]) -> Iterator[Images]:
     """An array of an archive, a block of rows at a time."""
-    with archive.open(name) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise ValueError(f"'{name}' has .npy version {version}; expected (1, 0)")
-        found_shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-        if found_shape != shape or dtype != np.uint8 or fortran_order:
+    with archive.stream(name) as (stream, dtype, found_shape, in_columns):
+        if found_shape != shape or dtype != np.uint8 or in_columns:
             raise ValueError(f"'{name}' is {dtype} {found_shape}; expected uint8 {shape}")
         for piece in pieces(shape[0], BLOCK_IMAGES):
             rows = (piece.stop - piece.start, *shape[1:])

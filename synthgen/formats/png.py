@@ -5,6 +5,7 @@ The encoder writes one fixed header and rows without a filter, compressed by zli
 """
 
 import io
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy.typing as npt
 from zlib_ng import zlib_ng
 
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, class_folder
-from synthgen.files import is_inside, is_own_file, sha256_of_bytes
+from synthgen.files import MALFORMED, is_inside, is_own_file, sha256_of_bytes
 from synthgen.formats.base import IMAGE_SHAPE, Batch, Digest, Format, Run
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
+from synthgen.untrusted.files import open_file, read_file
 
 _ROW_BYTES = 1 + IMAGE_SIDE  # each row begins with the number of its filter; 0 is none
 _RAW_BYTES = IMAGE_SIDE * _ROW_BYTES
@@ -33,7 +35,9 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 _GREY_8_BIT = bytes([8, 0, 0, 0, 0])  # depth, colour type, compression, filter method, interlace
 _BEGIN = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", IMAGE_SIDE.to_bytes(4, "big") * 2 + _GREY_8_BIT)
 _END = _chunk(b"IEND", b"")
+_UNDECODABLE: tuple[type[Exception], ...] = (*MALFORMED, SyntaxError, IndexError)  # what Pillow raises
 _DATA_AT = len(_BEGIN) + 8
+_SIZE_AT, _INTERLACE_AT = 16, 28  # in a PNG file
 _MAX_PNG_BYTES = 1 << 16  # a 28×28 PNG takes about 600
 _MAX_LISTING_LINE_BYTES = 200  # an image: 64 hexadecimal digits and a path of about 40
 _UNLABELLED = "unlabelled"
@@ -86,15 +90,16 @@ class PNG(Format):
             OSError: the listing cannot be read.
             ValueError: it has a line of another form, a name that leaves the folder, or too many bytes for ``count``.
         """
-        path = folder / names[0]
-        if path.stat().st_size > count * _MAX_LISTING_LINE_BYTES:
-            raise ValueError(f"the listing is too large for {count} images")
         entries = []
-        for line in path.read_text("utf-8").splitlines():
-            digest, separator, name = line.partition("  ")
-            if not separator or len(digest) != 64 or not is_inside(name):
-                raise ValueError(f"listing line {line[:120]!r} is not of the form 'SHA-256  name'")
-            entries.append((digest, name))
+        with open_file(folder / names[0]) as stream:
+            if os.fstat(stream.fileno()).st_size > count * _MAX_LISTING_LINE_BYTES:
+                raise ValueError(f"the listing is too large for {count} images")
+            while data := stream.readline(_MAX_LISTING_LINE_BYTES):
+                line = data.decode("utf-8").rstrip("\r\n")
+                digest, separator, name = line.partition("  ")
+                if not separator or len(digest) != 64 or not is_inside(name):
+                    raise ValueError(f"listing line {line[:120]!r} is not of the form 'SHA-256  name'")
+                entries.append((digest, name))
         return entries
 
     def folders(self, split: str, *, labelled: bool) -> set[str]:
@@ -164,23 +169,41 @@ def _decode_own(data: bytes) -> npt.NDArray[np.uint8] | None:
 
 
 def _decode_any(data: bytes) -> npt.NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError  # takes a tenth of a second, and is seldom needed
+    from PIL import Image  # takes a tenth of a second, and is seldom needed
 
+    bare = _bare(data)
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != IMAGE_SHAPE or image.mode != "L":
-                raise ValueError(f"an image is {image.mode} {image.size}; expected L {IMAGE_SHAPE}")
+        with Image.open(io.BytesIO(bare), formats=["PNG"]) as image:
             return np.asarray(image)
-    except (UnidentifiedImageError, SyntaxError) as error:
+    except _UNDECODABLE as error:
         raise ValueError(f"an image is no PNG: {error}") from error
+
+
+def _bare(data: bytes) -> bytes:
+    """A PNG of 28×28 grey pixels without its texts, profiles and animations, each of which may unpack to megabytes.
+
+    Raises:
+        ValueError: it is no PNG, or another one.
+    """
+    if len(data) < len(_BEGIN) or data[:_SIZE_AT] != _BEGIN[:_SIZE_AT]:
+        raise ValueError("an image is no PNG")
+    if data[_SIZE_AT:_INTERLACE_AT] != _BEGIN[_SIZE_AT:_INTERLACE_AT]:  # before Pillow makes room for the pixels
+        width, height = (int.from_bytes(data[i : i + 4], "big") for i in (_SIZE_AT, _SIZE_AT + 4))
+        raise ValueError(f"an image is {width} by {height} pixels or no 8-bit grey; expected L {IMAGE_SHAPE}")
+    kept, place = [data[: len(_BEGIN)]], len(_BEGIN)
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IDAT":
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, _END])
 
 
 def _read_image(folder: Path, digest: str, name: str) -> npt.NDArray[np.uint8]:
     """One image, hashed before it is decoded: the listing vouches for it, as the manifest does for the listing."""
     if not is_own_file(folder, name):
         raise ValueError(f"{name}: missing")
-    with (folder / name).open("rb") as stream:
-        data = stream.read(_MAX_PNG_BYTES)
+    data = read_file(folder / name, _MAX_PNG_BYTES)
     if sha256_of_bytes(data) != digest:
         raise ValueError(f"{name}: altered: its SHA-256 is not the one listed")
     return decode_png(data)

@@ -18,6 +18,8 @@ from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, NUM_CLASSES, Labels
 from synthgen.formats.base import Batch, Digest, Format, Run
 from synthgen.formats.png import decode_png, encode_pngs
 from synthgen.index import BLOCK_IMAGES, Shard
+from synthgen.untrusted.files import open_file
+from synthgen.untrusted.text import parse_json
 
 DATASET_NAME = "fashion_mnist_synth"
 _INFO_NAME = "dataset_info.json"  # TensorFlow Datasets' list of splits
@@ -64,7 +66,7 @@ class TFRecord(Format):
         return [name]
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
-        with (folder / names[0]).open("rb") as stream:
+        with open_file(folder / names[0]) as stream:
             while records := [record for _ in range(BLOCK_IMAGES) if (record := next_record(stream)) is not None]:
                 examples = [parse_example(record) for record in records]
                 images = np.stack([decode_png(image) for image, _ in examples])
@@ -91,7 +93,7 @@ class TFRecord(Format):
     def merged_sidecar(self, name: str, contents: Sequence[bytes]) -> bytes:
         if name != _INFO_NAME:
             return contents[0]
-        documents = [json.loads(content) for content in contents]
+        documents = [parse_json(content) for content in contents]
         merged = {**documents[0], "splits": [split for document in documents for split in document["splits"]]}
         return f"{json.dumps(merged, indent=2)}\n".encode()
 
@@ -138,10 +140,10 @@ def record_bytes(data: bytes) -> bytes:
 
 
 def next_record(stream: io.BufferedReader) -> bytes | None:
-    """The data of one TFRecord, its checksums unread: SHA-256 guards the whole file.
+    """The data of one TFRecord.
 
     Raises:
-        ValueError: the record is cut short, or claims more than 64 KiB.
+        ValueError: the record is cut short, claims more than 64 KiB, or has a wrong checksum: other readers stop there.
     """
     header = stream.read(12)
     if not header:
@@ -152,7 +154,10 @@ def next_record(stream: io.BufferedReader) -> bytes | None:
     data = stream.read(length + 4)
     if len(data) < length + 4:
         raise ValueError("the last record is cut short")
-    return data[:length]
+    content = data[:length]
+    if header[8:] != _masked_crc(header[:8]) or data[length:] != _masked_crc(content):
+        raise ValueError("a record has a wrong checksum")
+    return content
 
 
 def _masked_crc(data: bytes) -> bytes:

@@ -9,24 +9,24 @@ guarantee is claimed, it also covers the whole recipe and privacy statement, so 
 """
 
 import hashlib
-import json
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from synthgen.environment import import_tensorflow
 from synthgen.errors import CheckpointError, RecipeError
 from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
-from synthgen.formats.hdf5 import own_dataset
 from synthgen.model.generator import Generator
 from synthgen.model.recipe import Recipe
 from synthgen.privacy.statement import UNPROTECTED, PrivacyStatement
+from synthgen.untrusted.datasets import open_hdf5, own_datasets, whole
+from synthgen.untrusted.files import read_file
+from synthgen.untrusted.text import parse_json
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +36,7 @@ DEFAULT_CHECKPOINT = "private"
 METADATA_NAME, WEIGHTS_NAME, SAMPLES_NAME = "checkpoint.json", "generator.weights.h5", "samples.png"
 SCHEMA_VERSION = 1
 _ROUNDING_UP = 1e-4  # a claimed epsilon is rounded up by less
-_MAX_METADATA_BYTES = 64 << 20  # 64 MiB
+_MAX_METADATA_BYTES = 16 << 20  # 16 MiB
 _MAX_WEIGHT_BYTES = 1 << 30  # 1 GiB of arrays
 
 
@@ -130,7 +130,7 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         if sha256_of_json(metadata["recipe"]) != metadata["recipe_sha256"] or not isinstance(training, dict):
             raise ValueError("the recipe is not the one its hash names")
         _expect_budget_kept(recipe, privacy)
-    except (OSError, ValueError, KeyError, RecursionError, RecipeError) as error:
+    except (OSError, ValueError, KeyError, RecipeError) as error:
         raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
     arrays = dict(_read_arrays(path / WEIGHTS_NAME))
     found = _identity(arrays.items(), identified)
@@ -224,36 +224,26 @@ def _identity(arrays: Iterable[tuple[str, Array]], identified: dict[str, Any]) -
 def _read_arrays(path: Path) -> Iterator[tuple[str, Array]]:
     """The names and arrays of a weights file, sorted by name; raises as ``weights_sha256``."""
     try:
-        with h5py.File(path, "r") as file:
-            datasets = list(_own_datasets(file))
-            if sum(dataset.nbytes for dataset in datasets) > _MAX_WEIGHT_BYTES:
+        # Tools that share storage between folders (DVC, caches of models) link files; the identity is of the content.
+        with open_hdf5(path, links=True) as file:
+            datasets = list(own_datasets(file))
+            size = sum(dataset.nbytes for dataset in datasets)
+            if size > _MAX_WEIGHT_BYTES:
                 raise ValueError("the arrays are larger than 1 GiB")
+            if size > path.stat().st_size:  # Keras stores them as they are; so memory is bounded by what was sent
+                raise ValueError("the arrays are larger than the file")
             for dataset in datasets:
-                yield dataset.name, dataset[()]
+                yield dataset.name, whole(dataset)
     except MALFORMED as error:
         raise CheckpointError(f"{path}: no readable weights: {error}") from error
 
 
-def _own_datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
-    """Every dataset below ``group``, sorted by name; links and storage outside the file are refused."""
-    for name in sorted(group):
-        if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group):
-            yield from _own_datasets(group[name])
-        else:
-            dataset = own_dataset(group, name)
-            if dataset.dtype.kind not in "fiu":
-                raise ValueError(f"{name!r:.80} is {dataset.dtype}; expected numbers")
-            yield dataset
-
-
 def _read_metadata(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_METADATA_BYTES:
-        raise ValueError("it is larger than 64 MiB")
-    metadata = json.loads(path.read_text("utf-8"))
+    metadata = parse_json(read_file(path, _MAX_METADATA_BYTES, links=True))
     if not isinstance(metadata, dict):
         raise ValueError("it is no JSON object")
-    if metadata.get("schema_version") != SCHEMA_VERSION:
-        found = metadata.get("schema_version")
+    found = metadata.get("schema_version")
+    if type(found) is not int or found != SCHEMA_VERSION:  # True is equal to 1
         raise ValueError(f"schema_version {found!r}; this version reads {SCHEMA_VERSION}")
     return metadata
 

@@ -4,7 +4,6 @@ A ``Section`` checks its fields when it is made, so that no invalid value exists
 """
 
 import dataclasses
-import tomllib
 import types
 import typing
 from collections.abc import Iterable
@@ -13,8 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from synthgen.errors import PrivacyError, RecipeError
+from synthgen.untrusted.files import read_file
+from synthgen.untrusted.text import parse_toml
 
-_MAX_TOML_BYTES = 1 << 20  # 1 MiB
+_MAX_TOML_BYTES = 1 << 16  # 64 KiB
+_MAX_SECTIONS = 8  # of a key
 
 T = TypeVar("T")
 
@@ -43,16 +45,14 @@ class Section:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file of at most 1 MiB.
+    """The content of a TOML file of at most 64 KiB.
 
     Raises:
         RecipeError: the file is larger, cannot be read, or is not TOML.
     """
     try:
-        if path.stat().st_size > _MAX_TOML_BYTES:
-            raise RecipeError(f"{path}: {path.stat().st_size} bytes is no recipe; expected at most 1 MiB")
-        return tomllib.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:  # TOML errors, no UTF-8, or integers of too many digits
+        return parse_toml(read_file(path, _MAX_TOML_BYTES, links=True).decode("utf-8"))
+    except ValueError as error:  # too large, TOML errors, no UTF-8, or integers of too many digits
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
@@ -68,16 +68,18 @@ def overridden(document: dict[str, Any], overrides: Iterable[str]) -> dict[str, 
         key, equals, text = override.partition("=")
         *sections, last = key.strip().split(".")
         if not equals or not last:
-            raise RecipeError(f"--set '{override}': expected KEY=VALUE, such as training.epochs=5")
+            raise RecipeError(f"--set '{override:.80}': expected KEY=VALUE, such as training.epochs=5")
+        if len(sections) > _MAX_SECTIONS:
+            raise RecipeError(f"--set '{override:.80}': expected a key of at most {_MAX_SECTIONS} sections")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            value = parse_toml(f"value = {text}")["value"]
         except ValueError:
             value = text.strip()  # a bare word is a string: --set latent.distribution=uniform
         target = document
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
-                raise RecipeError(f"--set '{override}': '{section}' is a value, not a section")
+                raise RecipeError(f"--set '{override:.80}': '{section:.80}' is a value, not a section")
         target[last] = value
     return document
 
@@ -99,7 +101,7 @@ def build(section: type[T], document: Any, prefix: str = "") -> T:
     fields = {field.name: field for field in dataclasses.fields(section)}
     for key in document:
         if key not in fields:
-            raise RecipeError(f"{prefix}{key} = {document[key]!r}: unknown key; expected {', '.join(fields)}")
+            raise RecipeError(f"{prefix}{key:.80} = {document[key]!r:.80}: unknown key; expected {', '.join(fields)}")
     hints = typing.get_type_hints(section)
     values: dict[str, Any] = {}
     for name, field in fields.items():
@@ -148,7 +150,7 @@ def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
             valid = value in choices
     if not valid:
         shown = list(value) if isinstance(value, tuple) else value
-        raise RecipeError(f"{field.name} = {shown!r}: expected {_expected(field, hint)}")
+        raise RecipeError(f"{field.name} = {shown!r:.80}: expected {_expected(field, hint)}")
 
 
 def _expected(field: "dataclasses.Field[Any]", hint: Any) -> str:

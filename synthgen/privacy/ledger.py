@@ -4,7 +4,6 @@ During a run it lies on disk, and a mechanism is charged *before* its output is 
 paid for what it did not use; no run uses what it has not paid for.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from synthgen.errors import PrivacyError
 from synthgen.files import exclusive_lock, sha256_of_json, write_json
 from synthgen.privacy.accounting import MAX_STEPS, Budget, Mechanism, epsilon_of
+from synthgen.untrusted.files import read_file
+from synthgen.untrusted.text import parse_json
 
 LEDGER_NAME = "ledger.json"  # in a run's folder
 LEDGER_FILES = {LEDGER_NAME, LEDGER_NAME + ".lock"}  # a killed run leaves them; its charges still count
@@ -142,16 +143,14 @@ class OpenLedger:
 
 def _read(path: Path) -> tuple[Budget, Ledger]:
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError("it is larger than 1 MiB")
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(read_file(path, _MAX_FILE_BYTES))
         body = {key: document[key] for key in ("schema_version", "budget", "mechanisms")}
         if set(document) != {*body, "sha256"} or document["sha256"] != sha256_of_json(body):
             raise ValueError("its hash is not that of what it holds")
-        if body["schema_version"] != _SCHEMA_VERSION:
+        if type(body["schema_version"]) is not int or body["schema_version"] != _SCHEMA_VERSION:
             raise ValueError(f"schema_version {body['schema_version']!r}; this version reads {_SCHEMA_VERSION}")
         return Budget(**body["budget"]), Ledger.from_list(body["mechanisms"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, PrivacyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, PrivacyError) as error:
         raise PrivacyError(
             f"{path}: not an intact ledger ({error}); what was spent is unknown, so start in a new folder"
         ) from error

@@ -5,7 +5,6 @@ thousand shards are kept in lists, files beside it whose hashes it holds. ``load
 every field is checked, and no path leaves the folder.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,8 @@ from synthgen.index import MAX_INDEX, MAX_SEED, MAX_SHARDS, LabelRule, pieces
 from synthgen.model.recipe import Recipe
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.records import expect, expect_printable, record_of, records_of
+from synthgen.untrusted.files import read_file
+from synthgen.untrusted.text import parse_json
 
 MANIFEST_NAME = "manifest.json"
 WORK_FOLDER = ".synthgen"  # of an unfinished export: the claim, records of finished shards, files being written
@@ -37,7 +38,10 @@ DIGEST_METHOD = (
     "an image counting as its label byte (255: unlabelled) and its 784 pixels row by row"
 )
 _SEAL = "manifest_sha256"
-_MAX_MANIFEST_BYTES = 256 << 20  # 256 MiB
+_MAX_VALUES_PER_SHARD = 100  # in a list of shards; a shard of two files has about 20
+_MAX_BYTES_PER_IMAGE, _MAX_SPARE_BYTES = 4096, 1 << 20  # an image takes at most 1,000 bytes in any format
+_MAX_SIDECARS, _MAX_SIDECAR_BYTES = 1_000, 1 << 30  # the other split's manifest and its lists are among them
+_MAX_MANIFEST_BYTES = 64 << 20  # 64 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +165,7 @@ def sealed(document: dict[str, Any]) -> dict[str, Any]:
 def seal_problems(folder: Path) -> list[str]:
     """What is wrong with the seal of a manifest that ``load_manifest`` accepts: a list of one line, or empty."""
     try:
-        document = json.loads((folder / MANIFEST_NAME).read_text("utf-8"))
+        document = parse_json(read_file(folder / MANIFEST_NAME, _MAX_MANIFEST_BYTES))
         if document == sealed(document):
             return []
     except (OSError, ValueError) as error:
@@ -215,9 +219,7 @@ def load_manifest(folder: str | Path, name: str = MANIFEST_NAME) -> Manifest:
     def read(name: str) -> bytes | None:
         if not is_own_file(folder, name):
             return None
-        if (folder / name).stat().st_size > _MAX_MANIFEST_BYTES:
-            raise ValueError(f"{name} is larger than 256 MiB")
-        return (folder / name).read_bytes()
+        return read_file(folder / name, _MAX_MANIFEST_BYTES)
 
     return read_manifest(str(folder), read, name)
 
@@ -229,8 +231,8 @@ def read_manifest(place: str, read: Callable[[str], bytes | None], name: str = M
         VerificationError: as ``load_manifest``, or a list of shards is altered.
     """
     try:
-        return _parse(json.loads(read(name) or b""), read)
-    except (OSError, ValueError, RecursionError, RecipeError) as error:
+        return _parse(parse_json(read(name) or b""), read)
+    except (OSError, ValueError, RecipeError) as error:
         raise VerificationError(f"{place}/{name}: not a manifest this version can trust: {error}") from error
 
 
@@ -238,7 +240,8 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
     expect(isinstance(document, dict), "it is no JSON object")
     version = document.get("schema_version")
     known = (SCHEMA_VERSION, LISTED_SCHEMA_VERSION)
-    expect(version in known, f"schema_version {version!r}; this version reads {known[0]} and {known[1]}")
+    readable = type(version) is int and version in known  # True is equal to 1
+    expect(readable, f"schema_version {version!r:.80}; this version reads {known[0]} and {known[1]}")
     expect(document.get("class_names") == list(CLASS_NAMES), "class_names are not Fashion-MNIST's")
     expect(document.get("digest_method") == DIGEST_METHOD, "digest_method is unknown")
     body = {k: v for k, v in document.items() if k not in ("schema_version", "class_names", "digest_method", _SEAL)}
@@ -275,7 +278,7 @@ def _listed_shards(record: FileRecord, data: bytes | None) -> list[Any]:
         len(data) == record.bytes and sha256_of_bytes(data) == record.sha256,
         f"{record.name}: altered: its size or SHA-256 is not the one recorded",
     )
-    listed = json.loads(data)
+    listed = parse_json(data, SHARDS_PER_LIST * _MAX_VALUES_PER_SHARD)
     expect(isinstance(listed, dict) and isinstance(listed.get("shards"), list), f"{record.name}: no list of shards")
     shards: list[Any] = listed["shards"]
     return shards
@@ -302,7 +305,12 @@ def _check_consistency(manifest: Manifest) -> None:
         follows = shard.index == index and shard.start == next_start and shard.count >= 1
         expect(follows and bool(shard.files), f"shard {index} does not follow the one before it")
         next_start += shard.count
+        size = sum(file.bytes for file in shard.files)
+        most = shard.count * _MAX_BYTES_PER_IMAGE + _MAX_SPARE_BYTES  # what is never hashed cannot take hours
+        expect(size <= most, f"shard {index}: {size:,} bytes are too many for {shard.count:,} images")
     expect(next_start == manifest.start + manifest.count, "the shards do not add up to count")
+    beside = sum(file.bytes for file in manifest.sidecars)
+    expect(len(manifest.sidecars) <= _MAX_SIDECARS and beside <= _MAX_SIDECAR_BYTES, "its sidecars are too large")
     names = [file.name for file in manifest.files()]
     expect(len(set(names)) == len(names), "a file is named twice")
 
@@ -316,6 +324,7 @@ def shard_record(value: Any) -> ShardRecord:
 def _file_record(value: Any) -> FileRecord:
     record: FileRecord = record_of(FileRecord, value)
     expect(is_inside(record.name), f"file name {record.name!r:.200} leaves the folder")
+    expect(record.bytes >= 0, f"{record.name:.200}: {record.bytes} bytes")
     return record
 
 

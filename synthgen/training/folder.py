@@ -17,6 +17,8 @@ import numpy.typing as npt
 from synthgen.errors import PrivacyError, TrainingError, UsageError
 from synthgen.files import MALFORMED, exclusive_lock, publish, remove_litter
 from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME
+from synthgen.untrusted.archives import open_npz
+from synthgen.untrusted.text import parse_json
 
 STATE_NAME, METRICS_NAME, LOCK_NAME = "training-state.npz", "metrics.csv", ".lock"
 _STATE_VERSION = 2
@@ -82,9 +84,11 @@ def write_state(out: Path, header: dict[str, Any], arrays: Arrays) -> None:
 def read_header(out: Path) -> dict[str, Any]:
     """The header of the state in ``out``; raises as ``open_state``, and UsageError for an older version's state."""
     with open_state(out) as state:
-        header: dict[str, Any] = json.loads(state["header"].tobytes())
+        header: dict[str, Any] = parse_json(state["header"].tobytes())
+        if not isinstance(header, dict):
+            raise ValueError("its header is no JSON object")
         version = header.get("version")
-    if version != _STATE_VERSION:
+    if type(version) is not int or version != _STATE_VERSION:
         raise UsageError(f"{out}: begun by another version of synthgen; finish it with that, or choose another --out")
     return header
 
@@ -101,7 +105,7 @@ def open_state(out: Path) -> Iterator[Arrays]:
     if not path.is_file():
         raise UsageError(f"{out}: nothing to resume here; expected a {STATE_NAME}")
     try:
-        with np.load(path, allow_pickle=False) as state:
+        with open_npz(path) as state:
             yield state
     except MALFORMED as error:
         raise TrainingError(f"{path}: cannot be resumed from: {error}; start anew in another --out") from error

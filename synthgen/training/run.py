@@ -16,8 +16,8 @@ from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import Interrupted, UsageError
 from synthgen.fashion import Images
 from synthgen.model.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
+from synthgen.model.pictures import save_contact_sheet
 from synthgen.model.recipe import PrivateAdversarialRecipe, Recipe, StatisticsRecipe
-from synthgen.pictures import save_contact_sheet
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.training.folder import STATE_NAME, expect_same_run, open_state, run_folder, write_metrics, write_state
 from synthgen.training.strategy import Strategy, expect_shareable, workers_in_reach

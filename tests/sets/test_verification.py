@@ -199,7 +199,7 @@ def test_an_edited_manifest_is_found(copy, change, words: str):
         (lambda m: m.update(labels="shoes"), "labels 'shoes'"),
         (lambda m: m.update(start=2**63), "too many"),
         (lambda m: m["checkpoint"].update(name="\x1b[2J"), "characters that cannot be printed"),
-        (lambda m: m["made_with"].update(python="\ud800"), "characters that cannot be printed"),
+        (lambda m: m["made_with"].update(python="\ud800"), "half a surrogate pair"),
         (lambda m: m.update(made_with={"python": 3}), "made_with holds no texts"),
     ],
 )

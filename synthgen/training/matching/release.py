@@ -12,7 +12,7 @@ takes (post-processing; Dwork and Roth 2014, proposition 2.1).
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,12 +23,13 @@ import numpy.typing as npt
 from synthgen.errors import PrivacyError
 from synthgen.fashion import NUM_CLASSES, Images, Labels
 from synthgen.files import MALFORMED, publish
-from synthgen.formats.hdf5 import own_dataset
 from synthgen.index import pieces
 from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
 from synthgen.training.matching.teacher import Teacher, Watch, train_teacher
+from synthgen.untrusted.datasets import open_hdf5, own_dataset, own_entry, whole
+from synthgen.untrusted.text import parse_json
 from synthgen.workers import StageProgress
 
 Embed = Callable[[Images], npt.NDArray[np.float32]]
@@ -120,17 +121,10 @@ class Release:
             PrivacyError: it is missing, or not what ``save`` writes.
         """
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 weights, bias, means, counts = (_array(file, name) for name in _NAMES)
-                charged = Ledger.from_list(json.loads(file.attrs["charged"])).mechanisms
-                groups = [file[f"students/{i}"] for i in range(len(file.get("students", ())))]
-                students = tuple(
-                    StudentRelease(
-                        tuple(_array(group["weights"], name) for name in sorted(group["weights"])),
-                        _array(group, "means"),
-                    )
-                    for group in groups
-                )
+                charged = Ledger.from_list(parse_json(_text(file, "charged"))).mechanisms
+                students = tuple(_students(file))
             release = cls(Teacher(weights, bias), means, counts, charged, students)
             release._expect_shapes()
         except MALFORMED as error:
@@ -161,13 +155,36 @@ class Release:
 RELEASE_NAME = "release.h5"
 _NAMES = ("weights", "bias", "means", "counts")
 _MAX_ARRAY_BYTES = 16 << 20  # 16 MiB; the largest has a fiftieth of it
+_MAX_STUDENTS, _MAX_STUDENT_ARRAYS = 8, 100
 
 
 def _array(group: h5py.Group, name: str) -> npt.NDArray[np.float32]:
     dataset = own_dataset(group, name)
     if dataset.nbytes > _MAX_ARRAY_BYTES or dataset.dtype.kind != "f":
         raise ValueError(f"{name!r:.80} is {dataset.dtype} of shape {dataset.shape}")
-    return np.asarray(dataset[()], np.float32)
+    return np.asarray(whole(dataset), np.float32)
+
+
+def _students(file: h5py.File) -> Iterator[StudentRelease]:
+    """What ``save`` wrote of each student."""
+    if "students" not in list(file):
+        return
+    groups = own_entry(file, "students")
+    if len(groups) > _MAX_STUDENTS:
+        raise ValueError(f"{len(groups)} students; expected at most {_MAX_STUDENTS}")
+    for i in range(len(groups)):
+        group = own_entry(groups, str(i))
+        weights = own_entry(group, "weights")
+        if len(weights) > _MAX_STUDENT_ARRAYS:
+            raise ValueError(f"student {i} has {len(weights)} arrays; expected at most {_MAX_STUDENT_ARRAYS}")
+        yield StudentRelease(tuple(_array(weights, name) for name in sorted(weights)), _array(group, "means"))
+
+
+def _text(file: h5py.File, name: str) -> bytes:
+    """A text attribute."""
+    if file.attrs.get_id(name).shape != ():
+        raise ValueError(f"attribute {name!r} is no text")
+    return str(file.attrs[name]).encode()
 
 
 def look_privately(

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from synthgen.pictures import contact_sheet, save_contact_sheet
+from synthgen.model.pictures import contact_sheet, save_contact_sheet
 
 
 def test_images_stand_row_by_row_with_a_gap():
