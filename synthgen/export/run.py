@@ -5,6 +5,7 @@ In one process, in several, on many machines without a coordinator, or through R
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -179,8 +180,15 @@ def export_set(
 
 
 def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Manifest:
-    """Write the files beside the shards of a set and, last of all, its manifest."""
+    """Write the files beside the shards of a set and, last of all, its manifest.
+
+    Raises:
+        ExportError: two shards name one file: the records in the work folder were made up.
+    """
     export = job.export
+    names = Counter(name for shard in finished for name in shard.record.names)
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise ExportError(f"{output}: two shards name the file {twice[0]}; remove {output} and export anew")
     labelled = export.labels.labelled
     set_digest = hashlib.sha256()
     for shard in finished:
