@@ -38,6 +38,64 @@ MALFORMED: tuple[type[Exception], ...] = (
 
 _READ_BYTES = 1 << 20  # 1 MiB
 _FEW_FILES = 16
+_UNFOLLOWED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no link; a pipe does not keep us waiting
+_NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV)  # links, sockets, folders, devices
+
+
+class NotOwnError(OSError):
+    """A link, a pipe or the like stands where a file or folder of our own is expected; the message names it."""
+
+
+def own_folder(root: Path, name: str) -> Path:
+    """The folder ``root / name``; below ``root``, every part of it is made if need be and is no link.
+
+    Raises:
+        NotOwnError: a part is a link or no folder: what is written below it would land elsewhere.
+        OSError: it cannot be made.
+    """
+    path = root
+    for part in name.split("/") if name else []:
+        path /= part
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+        if not is_own_folder(path):
+            raise NotOwnError(f"{path}: a link or no folder; expected the folder itself")
+    return path
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder and no link to one."""
+    found = os.lstat(path)
+    junction: int = getattr(found, "st_reparse_tag", False)  # Windows' other kind of link
+    return stat.S_ISDIR(found.st_mode) and not junction
+
+
+def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file that is no link, and return its descriptor; never waits for the other end of a pipe.
+
+    Raises:
+        NotOwnError: it is a link, a pipe, a device or a folder.
+        OSError: it is not there or cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | _UNFOLLOWED, 0o666)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    raise NotOwnError(f"{path}: a link, a pipe or the like; expected the file itself")
+
+
+def read_own(path: Path, limit: int) -> bytes:
+    """The content of a regular file that is no link; raises as ``open_own``, and for more than ``limit`` bytes."""
+    with os.fdopen(open_own(path), "rb") as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise NotOwnError(f"{path}: larger than {limit:,} bytes; expected a small file")
+    return data
 
 
 @contextlib.contextmanager
@@ -71,7 +129,7 @@ def exclusive_lock(path: Path) -> Iterator[bool]:
 @contextlib.contextmanager
 def folder_lock(path: Path, *, shared: bool) -> Iterator[bool]:
     """Yield whether this process holds the lock ``path``: alone, or together with others that hold it ``shared``."""
-    with path.open("a") as stream:
+    with os.fdopen(open_own(path, os.O_RDWR | os.O_CREAT), "rb") as stream:
         try:
             import fcntl
         except ImportError:  # Windows: no advisory locks in the standard library
@@ -181,7 +239,8 @@ def is_own_file(folder: Path, name: str) -> bool:
 def remove_litter(folder: Path) -> None:
     """Delete temporary files that a killed ``publish`` left directly in ``folder``."""
     for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+        if partial.is_symlink() or not partial.is_dir():
+            partial.unlink(missing_ok=True)
 
 
 def _umask() -> int:

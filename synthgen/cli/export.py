@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypedDict
 
 import typer
@@ -148,7 +147,7 @@ def _run(source: "Checkpoint", exports: "tuple[Export, ...]", how: _How) -> None
             lines = [f"share {share} of {of}: {written} shards in {out}; when all are there: synthgen merge {out}"]
             facts = {"share": share, "of": of, "shards": written}
         elif how.splits:
-            manifests = generate_splits(source, exports, Path(out), resume=resume, **options)
+            manifests = generate_splits(source, exports, out, resume=resume, **options)
             lines = [f"{manifest.split}: {_content(out, manifest)}" for manifest in manifests]
             digests = {manifest.split: manifest.digest for manifest in manifests}
             facts = {"count": sum(manifest.count for manifest in manifests), "digests": digests}

@@ -7,15 +7,25 @@ Both have a work folder ``.synthgen`` with the job and the records of finished s
 
 import contextlib
 import json
-import shutil
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from synthgen.errors import ExportError, SynthgenError, UsageError
-from synthgen.export.claim import JOB_NAME, claim_folder, expect_same_job, expect_same_set, read_job
-from synthgen.files import flush_all, flush_to_disk, publish
+from synthgen.export.claim import (
+    JOB_NAME,
+    MAX_JOB_BYTES,
+    claim_folder,
+    expect_same_job,
+    expect_same_set,
+    is_finished,
+    read_job,
+    remove_leftovers,
+    remove_tree,
+)
+from synthgen.files import NotOwnError, flush_all, flush_to_disk, is_own_file, own_folder, publish, read_own
 from synthgen.formats.table import FORMATS
 from synthgen.sets.integrity import shard_problems
 from synthgen.sets.manifest import (
@@ -28,6 +38,7 @@ from synthgen.sets.manifest import (
     read_manifest,
 )
 
+MAX_DOCUMENT_BYTES = 256 << 20  # 256 MiB: what a manifest, a list of shards or a shard's record may take
 _STAGING = "staging-"
 _JOB = f"{WORK_FOLDER}/{JOB_NAME}"
 
@@ -36,19 +47,19 @@ def open_output(out: str | Path) -> "Output":
     """The output named by a folder or a URL (``s3://bucket/set``; ``file://`` is a folder).
 
     Raises:
-        UsageError: fsspec, or its package for this kind of URL, is not installed.
+        UsageError: it is no name; or fsspec, or its package for this kind of URL, is not installed.
     """
-    text = str(out)
-    if text.startswith("file://"):
-        return LocalOutput(Path(text.removeprefix("file://")))
-    return RemoteOutput(text) if "://" in text else LocalOutput(Path(out))
+    text = str(out).removeprefix("file://")
+    if not text or "\0" in text:
+        raise UsageError(f"out {str(out)!r:.80}: expected a folder, or a URL such as s3://bucket/set")
+    return RemoteOutput(text) if "://" in text else LocalOutput(Path(text))
 
 
 class LocalOutput:
-    """A folder."""
+    """A folder, which may be named by a link. It may be a stranger's: below it no link is followed."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = Path(os.path.realpath(path)) if path.is_symlink() else path
 
     def __str__(self) -> str:
         return str(self.path)
@@ -59,22 +70,22 @@ class LocalOutput:
         with claim_folder(self.path, job, resume=resume, shared=shared):
             if not shared:  # no other process is at work: staging folders are left by killed ones
                 for leftover in (self.path / WORK_FOLDER).glob(f"{_STAGING}*"):
-                    shutil.rmtree(leftover, ignore_errors=True)
+                    remove_tree(leftover)
             yield
 
     def manifest(self) -> Manifest | None:
         """The manifest, if the set is complete."""
-        return load_manifest(self.path) if (self.path / MANIFEST_NAME).exists() else None
+        return load_manifest(self.path) if is_finished(self.path) else None
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
         """An empty temporary folder to write files into."""
-        folder = Path(tempfile.mkdtemp(dir=self.path / WORK_FOLDER, prefix=_STAGING))
+        folder = Path(tempfile.mkdtemp(dir=own_folder(self.path, WORK_FOLDER), prefix=_STAGING))
         folder.chmod(0o755)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
 
     def publish(self, staging: Path) -> None:
         """Give every file below ``staging`` its final name, whole."""
@@ -85,24 +96,23 @@ class LocalOutput:
             target = self.path / path.relative_to(staging)
             changed.add(target.parent)
             if path.is_dir():
-                target.mkdir(exist_ok=True)
+                own_folder(self.path, path.relative_to(staging).as_posix())
             else:
                 path.replace(target)
         for folder in changed:
             flush_to_disk(folder)
 
-    def read(self, name: str) -> bytes | None:
-        """A small file's content; None if it does not exist."""
+    def read(self, name: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+        """A small file's content; None if it does not exist; raises OSError for more than ``limit`` bytes."""
         try:
-            return (self.path / name).read_bytes()
+            return read_own(self.path / name, limit)
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
         """Publish a small file."""
-        path = self.path / name
-        path.parent.mkdir(exist_ok=True)
-        with publish(path) as partial:
+        parent, _, last = name.rpartition("/")
+        with publish(own_folder(self.path, parent) / last) as partial:
             partial.write_bytes(data)
 
     def problems(self, file_format: str, shard: ShardRecord, *, hashed: bool) -> list[str]:
@@ -112,18 +122,25 @@ class LocalOutput:
         """
         if hashed:
             return shard_problems(self.path, FORMATS[file_format], shard)
-        problems = _size_problems(shard.files, lambda name: (self.path / name).stat().st_size)
+        problems = _size_problems(shard.files, self._size)
         if problems:
             return problems
         try:
             entries = FORMATS[file_format].listed(self.path, shard.names, shard.count)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             return [f"{shard.names[0]}: {error}"]
-        return [f"{name}: missing" for _, name in entries if not (self.path / name).is_file()]
+        return [f"{name}: missing" for _, name in entries if not is_own_file(self.path, name)]
 
     def release(self) -> None:
-        """Remove the work folder of a complete set."""
-        shutil.rmtree(self.path / WORK_FOLDER, ignore_errors=True)
+        """Remove the work folder of a complete set, which is still claimed: nobody may find it without its claim."""
+        remove_tree(self.path / WORK_FOLDER)
+
+    def remove_leftovers(self) -> None:
+        """Remove the work folder that a killed export left in a complete set."""
+        remove_leftovers(self.path)
+
+    def _size(self, name: str) -> int | None:
+        return (self.path / name).stat().st_size if is_own_file(self.path, name) else None
 
 
 class RemoteOutput:
@@ -147,9 +164,10 @@ class RemoteOutput:
 
     @contextlib.contextmanager
     def claim(self, job: dict[str, Any], *, resume: bool, shared: bool = False) -> Iterator[None]:
-        manifest, found = self.manifest(), self.read(_JOB)
+        manifest, found = self.manifest(), self.read(_JOB, MAX_JOB_BYTES)
         if manifest is not None:
             expect_same_set(self._url, manifest, job, resume or shared)
+            self.remove_leftovers()
         elif found is not None:
             expect_same_job(self._url, read_job(self._url, found), job, resume or shared)
         elif self._holds_something():
@@ -157,7 +175,7 @@ class RemoteOutput:
         else:
             self.write(_JOB, json.dumps(job).encode())
             # Two exports may both come here at once; the one whose claim was overwritten sees the other's.
-            if (found := self.read(_JOB)) is not None:
+            if (found := self.read(_JOB, MAX_JOB_BYTES)) is not None:
                 expect_same_job(self._url, read_job(self._url, found), job, resume=True)
         yield
 
@@ -182,8 +200,10 @@ class RemoteOutput:
                 self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
                 self._files.put_file(str(path), target)
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, limit: int = MAX_DOCUMENT_BYTES) -> bytes | None:
         try:
+            if (self._size(name) or 0) > limit:
+                raise NotOwnError(f"{self._url}/{name}: larger than {limit:,} bytes; expected a small file")
             with _as_os_error():
                 data: bytes = self._files.cat_file(self._path(name))
         except FileNotFoundError:
@@ -203,6 +223,9 @@ class RemoteOutput:
     def release(self) -> None:
         with contextlib.suppress(OSError), _as_os_error():
             self._files.rm(self._path(WORK_FOLDER), recursive=True)
+
+    def remove_leftovers(self) -> None:
+        self.release()
 
     def _size(self, name: str) -> int | None:
         with _as_os_error():

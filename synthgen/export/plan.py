@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthgen.environment import drawn_with
-from synthgen.errors import CheckpointError, ExportError, RecipeError, UsageError
+from synthgen.errors import CheckpointError, ExportError, SynthgenError, UsageError
 from synthgen.files import sha256_of_json
 from synthgen.formats.table import find_format
 from synthgen.index import LabelRule, ShardPlan, check_seed, default_shards
@@ -16,6 +16,7 @@ from synthgen.model.recipe import Recipe
 from synthgen.model.sampling import Sampler
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.manifest import CheckpointRecord
+from synthgen.sets.records import expect, expect_printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Export:
     """What to export: with a checkpoint, everything that decides the pixels and the files, and nothing else.
 
     Raises:
-        UsageError: on construction, for an unknown format or split or a seed out of range.
+        UsageError: on construction, for an unknown format or split, a seed out of range, or more than the format holds.
     """
 
     plan: ShardPlan
@@ -33,7 +34,12 @@ class Export:
     split: str = "train"
 
     def __post_init__(self) -> None:
-        find_format(self.file_format)
+        chosen, shards, count = find_format(self.file_format), self.plan.shards, self.plan.count
+        if chosen.one_file and (shards != 1 or count > chosen.max_images):
+            raise UsageError(
+                f"shards {shards}, count {count}: the {self.file_format} format is one file by nature, "
+                f"of at most {chosen.max_images:,} images"
+            )
         check_seed(self.seed)
         if self.split not in ("train", "test"):
             raise UsageError(f"split '{self.split}': expected train or test")
@@ -78,11 +84,6 @@ def plan_export(
     chosen = find_format(file_format)
     if shards is None:
         shards = max(shares, 1 if chosen.one_shard else default_shards(count))
-    if chosen.one_file and (shards != 1 or count > chosen.max_images):
-        raise UsageError(
-            f"shards {shards}, count {count}: the {file_format} format is one file by nature, "
-            f"of at most {chosen.max_images:,} images"
-        )
     rule = Sampler.of(checkpoint, seed, labels).labels
     plan = ShardPlan(start=start, count=count, shards=shards)
     return Export(plan=plan, seed=seed, file_format=file_format, labels=rule, split=split)
@@ -178,34 +179,50 @@ class Job:
 
     @classmethod
     def from_dict(cls, document: Any) -> "Job":
-        """Read a job back.
+        """Read a job back; it may come from a stranger.
 
         Raises:
             ExportError: it is not one this version understands.
         """
         try:
-            origin = document["origin"]
-            Recipe.from_dict(origin["recipe"])
-            return cls(
-                export=Export(
-                    plan=ShardPlan(**{key: int(document[key]) for key in ("start", "count", "shards")}),
-                    seed=int(document["seed"]),
-                    file_format=document["format"],
-                    labels=LabelRule.recorded(document["labels"]),
-                    split=document["split"],
-                ),
-                checkpoint=CheckpointRecord(
-                    name=str(origin["name"]),
-                    sha256=str(document["checkpoint"]),
-                    recipe=origin["recipe"],
-                    recipe_sha256=sha256_of_json(origin["recipe"]),
-                ),
-                location=str(origin["location"]),
-                privacy=PrivacyStatement.from_dict(origin["privacy"]),
-                made_with=dict(document["made_with"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, UsageError, RecipeError) as error:
-            raise ExportError(f"not an export job this version understands: {error}") from error
+            return cls._parsed(document, document["origin"])
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SynthgenError) as error:
+            reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+            raise ExportError(f"not an export job this version understands: {reason}") from error
+
+    @classmethod
+    def _parsed(cls, document: Any, origin: Any) -> "Job":
+        for holder, kind, keys in (
+            (document, int, ("start", "count", "shards", "seed")),
+            (document, str, ("format", "labels", "split", "checkpoint")),
+            (origin, str, ("location", "name")),
+        ):
+            for key in keys:
+                if type(holder[key]) is not kind:
+                    raise ValueError(f"{key} is {holder[key]!r:.80}; expected {kind.__name__}")
+        recipe, made_with = origin["recipe"], document["made_with"]
+        expect_printable([document["checkpoint"], origin["name"], recipe, made_with], "it")
+        expect(isinstance(made_with, dict) and all(type(v) is str for v in made_with.values()), "made_with: no texts")
+        labels = LabelRule.recorded(document["labels"])
+        expect(labels.labelled == Recipe.from_dict(recipe).conditional, f"labels {labels} do not fit the recipe")
+        return cls(
+            export=Export(
+                plan=ShardPlan(**{key: document[key] for key in ("start", "count", "shards")}),
+                seed=document["seed"],
+                file_format=document["format"],
+                labels=labels,
+                split=document["split"],
+            ),
+            checkpoint=CheckpointRecord(
+                name=origin["name"],
+                sha256=document["checkpoint"],
+                recipe=recipe,
+                recipe_sha256=sha256_of_json(recipe),
+            ),
+            location=origin["location"],
+            privacy=PrivacyStatement.from_dict(origin["privacy"]),
+            made_with=dict(made_with),
+        )
 
     def sampler(self) -> Sampler:
         """What draws the job's images; each process loads the checkpoint from ``location`` and checks it once.

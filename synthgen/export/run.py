@@ -5,6 +5,7 @@ In one process, in several, on many machines without a coordinator, or through R
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from synthgen.errors import ExportError, UsageError, WorkerError
-from synthgen.export.claim import JOB_NAME, expect_same_job, read_job
+from synthgen.export.claim import JOB_NAME, MAX_JOB_BYTES, expect_same_job, read_job
 from synthgen.export.engine import Engine
 from synthgen.export.outputs import LocalOutput, Output, open_output
 from synthgen.export.plan import Export, Job, expect_guarantee, plan_export
@@ -137,13 +138,16 @@ def merge(out: str | Path) -> Manifest:
     with one_line_errors(out):
         output = open_output(out)
         manifest = output.manifest()
-        if manifest is not None:  # the work folder may be left, where the merge that wrote the manifest was killed
-            output.release()
+        if manifest is not None:
+            output.remove_leftovers()
             return manifest
         job = _job_in(output, out)
         if job is None:
             raise ExportError(f"{out}: no export here; write its shards with synthgen export --shard I --of N")
         with output.claim(job.to_dict(), resume=True):
+            manifest = output.manifest()
+            if manifest is not None:  # of a merge that was done between our look and our claim
+                return manifest
             found = [(shard, finished_shard(job, shard, output, hashed=False)) for shard in job.export.plan]
             missing = [shard.index for shard, finished in found if finished is None]
             if missing:
@@ -152,7 +156,7 @@ def merge(out: str | Path) -> Manifest:
                     f"{_ranges(missing)}; run their export --shard again"
                 )
             manifest = complete(job, output, [finished for _, finished in found if finished is not None])
-        output.release()
+            output.release()
     return manifest
 
 
@@ -171,13 +175,20 @@ def export_set(
             if engine.name == "ray":
                 _expect_arrived(job, output, finished)
             manifest = complete(job, output, finished)
-    output.release()
+            output.release()
     return manifest
 
 
 def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Manifest:
-    """Write the files beside the shards of a set and, last of all, its manifest."""
+    """Write the files beside the shards of a set and, last of all, its manifest.
+
+    Raises:
+        ExportError: two shards name one file: the records in the work folder were made up.
+    """
     export = job.export
+    names = Counter(name for shard in finished for name in shard.record.names)
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise ExportError(f"{output}: two shards name the file {twice[0]}; remove {output} and export anew")
     labelled = export.labels.labelled
     set_digest = hashlib.sha256()
     for shard in finished:
@@ -197,13 +208,17 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
         sidecars=(),
         made_with=job.made_with,
     )
-    sidecars = FORMATS[export.file_format].sidecars(
-        export.split,
+    return publish_manifests(output, sidecars_of(manifest), [manifest], job.to_dict())[0]
+
+
+def sidecars_of(manifest: Manifest) -> dict[str, bytes]:
+    """The files beside the shards of one split, by name."""
+    return FORMATS[manifest.format].sidecars(
+        manifest.split,
         [shard.count for shard in manifest.shards],
         sum(file.bytes for shard in manifest.shards for file in shard.files),
-        labelled=labelled,
+        labelled=manifest.labelled,
     )
-    return publish_manifests(output, sidecars, [manifest], job.to_dict())[0]
 
 
 def publish_manifests(
@@ -232,7 +247,7 @@ def publish_manifests(
             (staging / name).write_bytes(data)
         records += write_cards(staging, [replace(manifest, sidecars=records) for manifest in manifests])
         output.publish(staging)
-    claim = output.read(f"{WORK_FOLDER}/{JOB_NAME}")
+    claim = output.read(f"{WORK_FOLDER}/{JOB_NAME}", MAX_JOB_BYTES)
     if claim is not None:
         expect_same_job(str(output), read_job(str(output), claim), job, resume=True)
     first, *others = (replace(manifest, sidecars=records) for manifest in manifests)
@@ -248,7 +263,7 @@ def publish_manifests(
 
 
 def _job_in(output: Output, out: str | Path) -> Job | None:
-    data = output.read(f"{WORK_FOLDER}/{JOB_NAME}")
+    data = output.read(f"{WORK_FOLDER}/{JOB_NAME}", MAX_JOB_BYTES)
     if data is None:
         return None
     document = read_job(str(out), data)

@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.export.outputs import Output, open_output
+from synthgen.export.outputs import MAX_DOCUMENT_BYTES, Output, open_output
 from synthgen.export.plan import Job
 from synthgen.fashion import NUM_CLASSES
 from synthgen.files import json_bytes
 from synthgen.formats.base import Batch
 from synthgen.formats.table import FORMATS
-from synthgen.index import Shard
+from synthgen.index import BLOCK_IMAGES, Shard
 from synthgen.model.sampling import Sampler, prefetched
 from synthgen.sets.digest import SetDigest, join_block_digests
 from synthgen.sets.manifest import WORK_FOLDER, FileRecord, ShardRecord, shard_record
 from synthgen.workers import Progress, StepProgress
+
+_RECORD_BYTES, _BLOCK_BYTES = 64 << 10, 100  # a shard's record: at most so much, and so much for every block of images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +68,13 @@ class FinishedShard:
         """Read it back; raises ValueError, KeyError, TypeError or AttributeError for anything else."""
         own = {"class_counts", "block_digests", "job"}
         record = shard_record({key: value for key, value in document.items() if key not in own})
-        blocks = b"".join(bytes.fromhex(block) for block in document["block_digests"])
-        if join_block_digests([blocks]) != record.digest:
+        digests, counts = document["block_digests"], document["class_counts"]
+        blocks = b"".join(bytes.fromhex(block) for block in digests)
+        if len(blocks) != 32 * len(digests) or join_block_digests([blocks]) != record.digest:
             raise ValueError("the block digests do not give the shard's digest")
-        counts = tuple(int(count) for count in document["class_counts"])
-        return cls(record=record, class_counts=counts, block_digests=blocks, job=str(document["job"]))
+        if len(counts) != NUM_CLASSES or not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("class_counts are not ten numbers of images")
+        return cls(record=record, class_counts=tuple(counts), block_digests=blocks, job=str(document["job"]))
 
 
 def generate_shard(
@@ -157,16 +161,20 @@ def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = Tru
         output: where it would be.
         hashed: read the files and compare their hashes, not just their sizes.
     """
-    data = output.read(_record_name(shard))
+    blocks = -(-shard.stop // BLOCK_IMAGES) - shard.start // BLOCK_IMAGES
+    limit = min(_RECORD_BYTES + _BLOCK_BYTES * blocks, MAX_DOCUMENT_BYTES)
+    data = output.read(_record_name(shard), limit)
     if data is None:
         return None
     try:
         finished = FinishedShard.from_dict(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     record = finished.record
-    wanted = (job.sha256, shard.index, shard.start, shard.count)
-    if (finished.job, record.index, record.start, record.count) != wanted:
+    wanted = (job.sha256, shard.index, shard.start, shard.count, 32 * blocks)
+    if (finished.job, record.index, record.start, record.count, len(finished.block_digests)) != wanted:
+        return None
+    if finished.class_counts != job.export.labels.class_counts(job.export.seed, shard.start, shard.count):
         return None
     return None if output.problems(job.export.file_format, record, hashed=hashed) else finished
 

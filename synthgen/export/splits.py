@@ -13,24 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from synthgen.errors import ExportError, UsageError
+from synthgen.export.claim import is_finished
 from synthgen.export.engine import Engine
-from synthgen.export.outputs import LocalOutput
+from synthgen.export.outputs import LocalOutput, open_output
 from synthgen.export.plan import Export, Job, plan_export
-from synthgen.export.run import expect_allowed, expect_sound, export_set, one_line_errors, publish_manifests
+from synthgen.export.run import (
+    expect_allowed,
+    expect_sound,
+    export_set,
+    one_line_errors,
+    publish_manifests,
+    sidecars_of,
+)
 from synthgen.export.shard import Callbacks
-from synthgen.files import flush_to_disk, move_into_place
+from synthgen.files import flush_to_disk, is_own_folder, move_into_place, own_folder
 from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import Checkpoint
-from synthgen.sets.cards import CARD_NAME
-from synthgen.sets.croissant import CROISSANT_NAME
-from synthgen.sets.manifest import (
-    MANIFEST_NAME,
-    SHARDS_PER_LIST,
-    WORK_FOLDER,
-    Manifest,
-    load_manifest,
-    load_manifests,
-)
+from synthgen.sets.manifest import SHARDS_PER_LIST, WORK_FOLDER, Manifest, load_manifests
 from synthgen.workers import Progress, StepProgress
 
 _MAX_DIGITS = 40  # Python refuses to read numbers of thousands
@@ -73,7 +72,7 @@ def plan_splits(
 def generate_splits(
     checkpoint: Checkpoint,
     exports: Sequence[Export],
-    out: Path,
+    out: str | Path,
     *,
     resume: bool = False,
     allow_unprotected: bool = False,
@@ -102,22 +101,26 @@ def generate_splits(
     """
     engine = Engine(workers=workers)
     expect_allowed(checkpoint, out, engine, allow_unprotected, max_epsilon)
-    job, output = _job(checkpoint, exports), LocalOutput(out)
-    if (out / MANIFEST_NAME).exists():
-        return _finished(output, exports, checkpoint, resume, progress)
+    job = _job(checkpoint, exports)
     with one_line_errors(out):
+        output = open_output(out)
+        if not isinstance(output, LocalOutput):
+            raise UsageError(f"out '{out}': several splits need a folder; export each to a URL of its own")
+        if is_finished(output.path):
+            return _finished(output, exports, checkpoint, resume, progress)
         with output.claim(job, resume=resume):
             on_begin()
-            folders = [out / WORK_FOLDER / "splits" / export.split for export in exports]
             of, earlier = sum(export.plan.shards for export in exports), 0
-            for export, folder in zip(exports, folders, strict=True):
+            parts = []
+            for export in exports:
+                part = LocalOutput(own_folder(output.path, f"{WORK_FOLDER}/splits/{export.split}"))
                 callbacks = Callbacks(
                     progress=progress, on_shard=partial(_count_on, on_shard, earlier, of), on_begin=lambda: None
                 )
-                export_set(checkpoint, export, LocalOutput(folder), engine, True, callbacks)
+                parts.append((part.path, export_set(checkpoint, export, part, engine, True, callbacks)))
                 earlier += export.plan.shards
-            manifests = _assemble(folders, output, job)
-        output.release()
+            manifests = _assemble(parts, output, job)
+            output.release()
     return manifests
 
 
@@ -143,16 +146,19 @@ def _finished(
     for manifest in manifests:
         expect_sound(output, manifest)
         progress(manifest.count)
-    output.release()  # the work folder stays where an export was killed after it wrote the manifest
+    output.remove_leftovers()  # the work folder stays where an export was killed after it wrote the manifest
     return manifests
 
 
-def _assemble(folders: Sequence[Path], output: LocalOutput, job: dict[str, Any]) -> tuple[Manifest, ...]:
+def _assemble(parts: Sequence[tuple[Path, Manifest]], output: LocalOutput, job: dict[str, Any]) -> tuple[Manifest, ...]:
     """Link the files of complete sets into one folder, then write what describes them together."""
-    manifests = [load_manifest(folder) for folder in folders]
-    for folder, manifest in zip(folders, manifests, strict=True):
+    for folder, manifest in parts:
         _link_tree(folder, output.path, _names(folder, manifest))
-    return publish_manifests(output, _merge_sidecars(folders, manifests[0]), manifests, job)
+    manifests = [manifest for _, manifest in parts]
+    every = [sidecars_of(manifest) for manifest in manifests]
+    file_format = FORMATS[manifests[0].format]
+    sidecars = {name: file_format.merged_sidecar(name, [each[name] for each in every]) for name in every[0]}
+    return publish_manifests(output, sidecars, manifests, job)
 
 
 def _names(folder: Path, manifest: Manifest) -> list[str]:
@@ -164,26 +170,22 @@ def _names(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _link_tree(folder: Path, out: Path, names: Sequence[str]) -> None:
-    changed = {out}
+    """Give files of ``folder``, which are its own, the same names below ``out``, and make its folders there."""
+    changed = {out: True}  # in order
     for name in names:
         source, target = folder / name, out / name
-        if source.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
+        if is_own_folder(source):
+            own_folder(out, name)
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        changed.add(target.parent)
+        if target.parent not in changed:
+            changed[own_folder(out, name.rpartition("/")[0])] = True
         target.unlink(missing_ok=True)  # of an earlier try
         try:
             os.link(source, target)
         except OSError:  # a file system without links; an unfinished copy stays in the work folder
-            shutil.copyfile(source, out / WORK_FOLDER / "copy")
-            move_into_place(out / WORK_FOLDER / "copy", target)
+            copy = out / WORK_FOLDER / "copy"
+            copy.unlink(missing_ok=True)
+            shutil.copyfile(source, copy)
+            move_into_place(copy, target)
     for parent in changed:
         flush_to_disk(parent)
-
-
-def _merge_sidecars(folders: Sequence[Path], first: Manifest) -> dict[str, bytes]:
-    """The files beside the shards, each merged from those of the splits."""
-    names = [file.name for file in first.sidecars if file.name not in (CARD_NAME, CROISSANT_NAME)]
-    contents = {name: [(folder / name).read_bytes() for folder in folders] for name in names}
-    return {name: FORMATS[first.format].merged_sidecar(name, data) for name, data in contents.items()}

@@ -36,6 +36,8 @@ _READ_PER_WORKER, _HASHED_PER_WORKER = (
     2_000_000,
 )  # images; fewer are checked sooner than one more process has started
 
+_MAX_DEPTH = 8  # folders within each other; what lies deeper is a stranger's, whose outermost folder is named
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -133,13 +135,16 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _everything_in(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
-    """(name, whether it is a folder and no link) of everything below a folder."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            yield f"{prefix}{entry.name}", is_folder
-            if is_folder:
-                yield from _everything_in(Path(entry.path), f"{prefix}{entry.name}/")
+    """(name, whether it is a folder and no link) of everything below a folder, as deep as any set and a little more."""
+    waiting = [prefix]
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                yield f"{prefix}{entry.name}", is_folder
+                if is_folder and prefix.count("/") < _MAX_DEPTH:
+                    waiting.append(f"{prefix}{entry.name}/")
 
 
 def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import PrivacyError, TrainingError, UsageError
-from synthgen.files import MALFORMED, exclusive_lock, publish, remove_litter
+from synthgen.files import MALFORMED, exclusive_lock, own_folder, publish, remove_litter
 from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME
 from synthgen.untrusted.archives import open_npz
 from synthgen.untrusted.text import parse_json
@@ -41,6 +41,32 @@ def run_folder(out: Path, resume: bool, *, private: bool, may_hold: Collection[s
         PrivacyError: the ledger of the run to resume is missing.
         TrainingError: the folder cannot be written.
     """
+    try:
+        _expect_room(out, resume, private, may_hold)
+        out.mkdir(parents=True, exist_ok=True)
+        own_folder(out, "samples")
+        with exclusive_lock(out / LOCK_NAME) as alone:
+            if not alone:
+                raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
+            _expect_room(out, resume, private, may_hold)  # again: another may have finished since
+            remove_litter(out)
+            yield
+            for name in (LOCK_NAME, LEDGER_NAME + ".lock"):
+                (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
+
+
+def _expect_room(out: Path, resume: bool, private: bool, may_hold: Collection[str]) -> None:
+    """Raise as ``run_folder`` unless ``out`` is fit for the run; nothing of the run's may be a link to elsewhere."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: a file; choose a new folder with --out")
+    for name in sorted({LOCK_NAME, "samples", STATE_NAME, *LEDGER_FILES, *may_hold}):
+        if (out / name).is_symlink():
+            raise UsageError(
+                f"{out / name}: a link; expected the file or folder itself; choose a new folder with --out"
+            )
     if private and resume and out.is_dir() and not (out / LEDGER_NAME).is_file():
         raise PrivacyError(f"{out}: {LEDGER_NAME} is missing, so what was spent is unknown; start in a new folder")
     has_state = (out / STATE_NAME).is_file()
@@ -49,20 +75,8 @@ def run_folder(out: Path, resume: bool, *, private: bool, may_hold: Collection[s
     if not resume and has_state:
         raise UsageError(f"{out}: holds an interrupted run; go on with --resume or choose another --out")
     leftovers = {LOCK_NAME, "samples", *may_hold, *(LEDGER_FILES if private else ())}  # of a run killed early
-    if not resume and out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - leftovers):
+    if not resume and out.exists() and {path.name for path in out.iterdir()} - leftovers:
         raise UsageError(f"{out}: is not empty; choose a new folder with --out")
-    try:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(out / LOCK_NAME) as alone:
-            if not alone:
-                raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
-            remove_litter(out)
-            yield
-        for name in (LOCK_NAME, LEDGER_NAME + ".lock"):
-            (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
 
 
 def expect_same_run(out: Path, identity: dict[str, Any]) -> dict[str, Any]:

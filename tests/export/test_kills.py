@@ -16,6 +16,7 @@ from support import DATA, SAMPLE
 
 from synthgen.errors import ExportError
 from synthgen.export.run import generate, plan_export
+from synthgen.export.splits import generate_splits, plan_splits
 from synthgen.formats.table import FORMATS
 from synthgen.sets.manifest import WORK_FOLDER
 from synthgen.sets.verification import verify
@@ -155,6 +156,19 @@ def test_a_full_disk(export_cheaply, small_disk, file_format: str):
     assert [path.name for path in out.iterdir()] == [WORK_FOLDER]
     remount(small_disk, "size=20m")
     export_cheaply(out, file_format, resume=True)
+    assert verify(out).sound
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_full_disk_under_splits_names_the_folder_asked_for(cheap, tiny_checkpoint, small_disk, file_format: str):
+    out = small_disk / "set"
+    exports = plan_splits(tiny_checkpoint, "train=150,test=150", file_format=file_format)
+    with pytest.raises(ExportError, match=f"^{out}: cannot be written: ") as refusal:
+        generate_splits(tiny_checkpoint, exports, out, allow_unprotected=True)
+    assert WORK_FOLDER not in str(refusal.value)
+    assert "--resume" in str(refusal.value)
+    remount(small_disk, "size=20m")
+    generate_splits(tiny_checkpoint, exports, out, resume=True, allow_unprotected=True)
     assert verify(out).sound
 
 
