@@ -169,6 +169,24 @@ class LabelRule:
             drawn = (first + np.arange(BLOCK_IMAGES)) % len(self.classes)
         return np.asarray(self.classes, np.uint8)[drawn]
 
+    def class_counts(self, seed: int, start: int, count: int) -> tuple[int, ...]:
+        """How many of ``count`` images from ``start`` on have each label, 0 to 9; all zero for unlabelled images.
+
+        Random labels are drawn for it, which takes a second for ten million images.
+        """
+        counts = np.zeros(NUM_CLASSES, np.int64)
+        if self.random:
+            for block in range(start // BLOCK_IMAGES, -(-(start + count) // BLOCK_IMAGES)):
+                labels, first = self.labels(seed, block), block * BLOCK_IMAGES
+                if labels is not None:
+                    wanted = labels[max(0, start - first) : start + count - first]
+                    counts += np.bincount(wanted, minlength=NUM_CLASSES)
+        else:
+            for place, label in enumerate(self.classes):  # so many numbers below n leave the remainder ``place``
+                below_stop, below_start = (-((place - n) // len(self.classes)) for n in (start + count, start))
+                counts[label] = below_stop - below_start
+        return tuple(counts.tolist())
+
 
 NO_LABELS = LabelRule(classes=())
 

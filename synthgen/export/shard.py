@@ -168,6 +168,8 @@ def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = Tru
     wanted = (job.sha256, shard.index, shard.start, shard.count)
     if (finished.job, record.index, record.start, record.count) != wanted:
         return None
+    if finished.class_counts != job.export.labels.class_counts(job.export.seed, shard.start, shard.count):
+        return None
     return None if output.problems(job.export.file_format, record, hashed=hashed) else finished
 
 
