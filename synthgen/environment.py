@@ -25,7 +25,7 @@ def drawn_with() -> dict[str, str]:
     library that is told to use another processor's kernels, which only ``arithmetic`` shows.
     """
     return {
-        "synthgen": _version("synthgen"),
+        "synthgen": str(sys.modules["synthgen"].__version__),  # what runs, whatever was installed last
         "python": platform.python_version(),
         **{name: _version(name) for name in _DRAWING},
         "zlib": zlib.ZLIB_RUNTIME_VERSION,

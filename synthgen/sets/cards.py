@@ -1,7 +1,7 @@
 """The files that describe a set to others: a data-set card (``README.md``), and ``croissant.json`` for machines.
 
-They depend on the manifest alone, which holds their hashes, so that ``verify`` can write them again and compare. The card's front matter is that of Hugging Face's data-set
-cards, so that ``load_dataset(folder)`` finds images and splits.
+They depend on the manifest alone, which holds their hashes, so that ``verify`` can write them again and compare. The
+card's front matter is that of Hugging Face's data-set cards, so that ``load_dataset(folder)`` finds images and splits.
 """
 
 from collections.abc import Sequence
@@ -69,8 +69,9 @@ def card(manifests: Sequence[Manifest]) -> str:
             f"# {count:,} synthetic Fashion-MNIST images",
             "",
             f"Drawn by synthgen {in_markdown(first.made_with.get('synthgen', ''))} from the checkpoint "
-            f"{in_code_span(first.checkpoint.name)} ({origin_words(first.checkpoint.sha256)}); 28 × 28 pixels, 8-bit grey, "
-            f"{'ten classes' if first.labelled else 'without labels'}, stored as {first.format}.",
+            f"{in_code_span(first.checkpoint.name)} ({origin_words(first.checkpoint.sha256)}); "
+            f"28 × 28 pixels, 8-bit grey, {'ten classes' if first.labelled else 'without labels'}, "
+            f"stored as {first.format}.",
             "",
             *_split_table(manifests),
             "",

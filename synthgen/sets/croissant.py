@@ -40,7 +40,8 @@ def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "name": "fashion_mnist_synth",
         "description": (
             f"{count:,} synthetic Fashion-MNIST images, 28 x 28 grey pixels, drawn from checkpoint "
-            f"{first.checkpoint.name} ({origin_words(first.checkpoint.sha256)}) with seed {first.seed}. {first.privacy.sentence}"
+            f"{first.checkpoint.name} ({origin_words(first.checkpoint.sha256)}) with seed {first.seed}. "
+            f"{first.privacy.sentence}"
         ),
         "version": "1.0.0",
         "license": MIT_LICENCE if is_mit(first) else OTHER_LICENCE,

@@ -1,4 +1,4 @@
-"""Texts from files, made safe for where they go. Two targets have their own: pages (Jinja2) and the terminal (the CLI)."""
+"""Texts from files, made safe for where they go. Jinja2 does it for pages, the CLI for terminals."""
 
 import re
 from typing import Any
