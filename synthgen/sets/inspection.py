@@ -11,7 +11,7 @@ from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
 from synthgen.formats.base import Run
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
-from synthgen.model.claims import origin_words
+from synthgen.model.claims import BUILT_IN, origin_words
 from synthgen.model.sampling import Sampler
 from synthgen.sets.manifest import MANIFEST_NAME, Manifest, load_manifests
 from synthgen.sets.reading import claimed_by, read_set
@@ -100,6 +100,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
         "training": _describe_training(training),
         "cost": f"{recipe.generator_flops / 1e6:.1f} MFLOP an image",
         "privacy": checkpoint.privacy.sentence,
+        "claimed by": "synthgen's release" if checkpoint.sha256 in BUILT_IN else "whoever trained the checkpoint",
         **dict(checkpoint.privacy.facts()),
     }
 
@@ -114,5 +115,10 @@ def _shortened(text: str) -> str:
 
 
 def _describe_training(training: dict[str, Any]) -> str:
-    epochs = f"{training['epochs']} epochs, " if "epochs" in training else ""
-    return f"{epochs}{training.get('steps')} steps, {training.get('seconds')} s"
+    """Only numbers: a checkpoint's hash does not cover this part, and text in it could pretend to be a claim."""
+    epochs, steps, seconds = (_number(training.get(key)) for key in ("epochs", "steps", "seconds"))
+    return f"{f'{epochs} epochs, ' if 'epochs' in training else ''}{steps} steps, {seconds} s"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, int | float) and abs(value) < 1e15 else "?"

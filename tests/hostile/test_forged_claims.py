@@ -270,6 +270,16 @@ def test_a_recipes_description_stands_in_quotation_marks(tiny_recipe, tiny_check
     assert described["recipe"].endswith('x…"')
 
 
+def test_what_a_checkpoint_says_of_its_training_is_shown_as_numbers(tiny_checkpoint, tmp_path):
+    def boast(document):
+        document["training"] = {"steps": BOAST, "seconds": 10**400, "epochs": 12.0}
+
+    described = describe(str(forged_checkpoint(tiny_checkpoint.path, tmp_path, boast)))
+    assert described["training"] == "12 epochs, ? steps, ? s"
+    assert described["claimed by"] == "whoever trained the checkpoint"
+    assert describe("conditional")["claimed by"] == "synthgen's release"
+
+
 def test_every_free_text_is_escaped_in_the_card(private_set):
     manifest = load_manifest(private_set)
     hostile = replace(

@@ -1,5 +1,6 @@
 """Sets that contradict themselves though every hash is right: none is called sound, evaluated or shown."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -10,7 +11,10 @@ from support import forge
 
 from synthgen.errors import ExportError, VerificationError
 from synthgen.evaluation.run import evaluate
+from synthgen.export.outputs import LocalOutput
+from synthgen.export.plan import Job
 from synthgen.export.run import generate, generate_share, merge, plan_export
+from synthgen.export.shard import generate_shard
 from synthgen.export.splits import generate_splits, plan_splits
 from synthgen.files import json_bytes
 from synthgen.index import LabelRule
@@ -248,3 +252,14 @@ def test_merge_believes_no_class_counts(tiny_checkpoint, tmp_path, labels: str):
     path.write_text(json.dumps(document), "utf-8")
     merge(out)
     assert verify(out).sound
+
+
+def test_merge_does_not_seal_a_job_that_claims_what_its_recipe_cannot(tiny_checkpoint, private_checkpoint, tmp_path):
+    job = Job.of(tiny_checkpoint, plan_export(tiny_checkpoint, count=20, file_format="npz"))
+    forged = dataclasses.replace(job, privacy=private_checkpoint.privacy)
+    output = LocalOutput(tmp_path / "set")
+    with output.claim(forged.to_dict(), resume=False):
+        generate_shard(forged, 0, output)
+    with pytest.raises(ExportError, match="its job or a shard's record was altered: it claims privacy"):
+        merge(tmp_path / "set")
+    assert not (tmp_path / "set" / "manifest.json").exists()
