@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.environment import drawn_with
+from synthgen.environment import drawn_with, own_version
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.formats.table import FORMATS
@@ -158,7 +158,7 @@ def _sidecar_problems(splits: Sequence[Manifest]) -> list[str]:
 
 
 def _in_todays_words(manifest: Manifest) -> bool:
-    return manifest.made_with.get("synthgen") == drawn_with()["synthgen"]
+    return manifest.made_with.get("synthgen") == own_version()
 
 
 def _unchecked(manifest: Manifest, checkpoint: Checkpoint | None, regenerated: int) -> Iterator[str]:
