@@ -60,7 +60,7 @@ def test_the_epoch_line_is_the_notebooks(unbroken):
     ]
 
 
-@pytest.mark.parametrize("stop_at", [3, 8, 13])
+@pytest.mark.parametrize("stop_at", [3, 8, pytest.param(13, marks=pytest.mark.slow)])
 def test_resuming_gives_the_weights_of_an_unbroken_run(plan, unbroken, tmp_path, stop_at: int):
     steps = []
     with pytest.raises(Interrupted, match="go on with --resume"):
