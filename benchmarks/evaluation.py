@@ -39,7 +39,7 @@ def stand_in(scratch: Path) -> Checkpoint:
     from synthgen.privacy.statement import no_guarantee
 
     recipe = synthgen.load_recipe("smoke")
-    origin = no_guarantee("nothing: these are the real training images, written as a set to test the yardstick")
+    origin = no_guarantee("60,000 images of the public Fashion-MNIST, training split")  # and is these very images
     return save_checkpoint(scratch / "real-images", build_generator(recipe), recipe, origin, {})
 
 

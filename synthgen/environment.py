@@ -18,6 +18,11 @@ _DRAWING, _TRAINING = ("numpy", "h5py", "zlib-ng"), ("tensorflow", "keras", "pil
 _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "sve")
 
 
+def own_version() -> str:
+    """The version of the code that runs, whatever was installed last."""
+    return str(sys.modules["synthgen"].__version__)
+
+
 def drawn_with() -> dict[str, str]:
     """The software and processor that decide the pixels of a set and the bytes of its files.
 
@@ -25,7 +30,7 @@ def drawn_with() -> dict[str, str]:
     library that is told to use another processor's kernels, which only ``arithmetic`` shows.
     """
     return {
-        "synthgen": _version("synthgen"),
+        "synthgen": own_version(),
         "python": platform.python_version(),
         **{name: _version(name) for name in _DRAWING},
         "zlib": zlib.ZLIB_RUNTIME_VERSION,

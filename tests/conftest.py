@@ -60,8 +60,11 @@ def private_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFac
         sampling_probability=0.125,
         steps=100,
     )
-    privacy = differential_privacy(Ledger((means, teacher)), 1e-5, "60,000 images of nobody")
-    recipe = replace(tiny_recipe, privacy=Budget(epsilon=2.0))
+    privacy = differential_privacy(
+        Ledger((means, teacher)), 1e-5, "60,000 images of the user's own images, training split"
+    )
+    sizes = {"data": tiny_recipe.data, "latent": tiny_recipe.latent, "generator": tiny_recipe.generator}
+    recipe = replace(load_recipe("private"), privacy=Budget(epsilon=2.0), **sizes)
     return _untrained(recipe, tmp_path_factory.mktemp("checkpoint") / "private", privacy)
 
 

@@ -1,6 +1,10 @@
 """What many tests name: the tiny real sample of Fashion-MNIST, its override, and images written as a set."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +16,24 @@ from synthgen.export.shard import write_shard
 from synthgen.formats.base import Batch
 from synthgen.index import NO_LABELS, LabelRule, ShardPlan
 from synthgen.model.checkpoint import Checkpoint
-from synthgen.sets.manifest import Manifest
+from synthgen.sets.cards import sidecar_files
+from synthgen.sets.manifest import Manifest, content_record, load_manifest, manifest_documents, sealed
+
+
+def forge(folder: Path, change: Callable[[dict[str, Any]], object], *, cards: bool = True) -> None:
+    """Alter a set's manifest as a forger does: with ``cards``, write the files that describe it anew, then the seal."""
+    path = folder / "manifest.json"
+    document = json.loads(path.read_text("utf-8"))
+    change(document)
+    path.write_text(json.dumps(sealed(document)), "utf-8")
+    if cards:
+        manifest = load_manifest(folder)
+        files = sidecar_files([manifest])
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        records = tuple(content_record(name, data) for name, data in files.items())
+        path.write_bytes(manifest_documents(replace(manifest, sidecars=records))[1]["manifest.json"])
+
 
 DATA = Path(__file__).parent / "data"
 SAMPLE = ["data.official=false"]  # the tiny sample is real, but not the official 70,000

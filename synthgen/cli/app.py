@@ -82,6 +82,8 @@ def verify(
     anew = f", {report.regenerated:,} drawn anew and equal" if regenerate else ""
     proven = "file hash" if files_only else "file hash and digest"
     print_line(f"{folder}: sound: {report.count:,} images, every {proven} right{anew}")
+    for line in report.unchecked:
+        print_line(f"{folder}: {line}")
 
 
 @app.command(

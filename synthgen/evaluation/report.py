@@ -21,6 +21,8 @@ from synthgen.evaluation.run import Evaluation
 from synthgen.evaluation.utility import Outcome
 from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, Images
 from synthgen.files import publish
+from synthgen.model.claims import origin_words
+from synthgen.sets.reading import claimed_by
 
 if TYPE_CHECKING:
     import jinja2
@@ -105,6 +107,8 @@ def render_report(evaluation: Evaluation) -> str:
         .get_template("report.html")
         .render(
             evaluation=evaluation,
+            origin=origin_words(evaluation.manifest.checkpoint.sha256),
+            claimed_by=claimed_by(evaluation.manifest),
             style=(_FOLDER / "report.css").read_text("utf-8"),
             samples=[(name, _picture(row, f"{len(row)} images: {name}", widest)) for name, row in samples.items()],
             utility_bars=[(u.classifier, u.synthetic.mean, u.real.mean) for u in evaluation.utility],
@@ -207,7 +211,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("images", f"{m.start:,} to {m.start + m.count - 1:,} of seed {m.seed}, {m.format}, split {m.split}"),
         ("labels", f"{m.labels}{': ' if counts else ''}{counts}"),
         ("digest", m.digest),
-        ("checkpoint", f"{m.checkpoint.name} {m.checkpoint.sha256}"),
+        ("checkpoint", f"{m.checkpoint.name} {m.checkpoint.sha256} ({origin_words(m.checkpoint.sha256)})"),
         ("made with", ", ".join(f"{name} {version}" for name, version in m.made_with.items())),
         ("verified", "every file hash and every digest is what the manifest says"),
         ("yardstick", f"reference classifier {real['reference_sha256']}"),

@@ -24,6 +24,7 @@ from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.sampling import loaded_generator
 from synthgen.sets.cards import write_cards
+from synthgen.sets.consistency import expect_consistent
 from synthgen.sets.integrity import set_problems
 from synthgen.sets.manifest import WORK_FOLDER, Manifest, content_record, manifest_documents, split_manifest
 from synthgen.workers import Progress, StepProgress
@@ -208,6 +209,10 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
         sidecars=(),
         made_with=job.made_with,
     )
+    try:
+        expect_consistent(manifest)
+    except ValueError as error:  # records of finished shards may come from anyone
+        raise ExportError(f"{output}: its job or a shard's record was altered: {error}; export it anew") from error
     return publish_manifests(output, sidecars_of(manifest), [manifest], job.to_dict())[0]
 
 

@@ -176,6 +176,8 @@ def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = Tru
         return None
     if finished.class_counts != job.export.labels.class_counts(job.export.seed, shard.start, shard.count):
         return None
+    if finished.class_counts != job.export.labels.class_counts(job.export.seed, shard.start, shard.count):
+        return None
     return None if output.problems(job.export.file_format, record, hashed=hashed) else finished
 
 

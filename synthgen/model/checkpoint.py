@@ -21,6 +21,7 @@ import numpy.typing as npt
 from synthgen.environment import import_tensorflow
 from synthgen.errors import CheckpointError, RecipeError
 from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
+from synthgen.model.claims import BUILT_IN, expect_possible_claim
 from synthgen.model.generator import Generator
 from synthgen.model.recipe import Recipe
 from synthgen.privacy.statement import UNPROTECTED, PrivacyStatement
@@ -35,7 +36,6 @@ Array = npt.NDArray[np.generic]
 DEFAULT_CHECKPOINT = "private"
 METADATA_NAME, WEIGHTS_NAME, SAMPLES_NAME = "checkpoint.json", "generator.weights.h5", "samples.png"
 SCHEMA_VERSION = 1
-_ROUNDING_UP = 1e-4  # a claimed epsilon is rounded up by less
 _MAX_METADATA_BYTES = 16 << 20  # 16 MiB
 _MAX_WEIGHT_BYTES = 1 << 30  # 1 GiB of arrays
 
@@ -69,8 +69,8 @@ class Checkpoint:
 
     @property
     def is_builtin(self) -> bool:
-        """Whether it came with the package."""
-        return self.path.resolve().parent == _builtin_folder().resolve()
+        """Whether it came with the package: by its content, and by its place, so that its name finds it again."""
+        return self.sha256 in BUILT_IN and self.path.resolve().parent == _builtin_folder().resolve()
 
     def generator(self) -> Generator:
         """The generator, ready to draw (without TensorFlow).
@@ -129,7 +129,7 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         identified = identity_of(metadata["recipe"], metadata["privacy"])
         if sha256_of_json(metadata["recipe"]) != metadata["recipe_sha256"] or not isinstance(training, dict):
             raise ValueError("the recipe is not the one its hash names")
-        _expect_budget_kept(recipe, privacy)
+        expect_possible_claim(str(sha256), recipe, privacy)
     except (OSError, ValueError, KeyError, RecipeError) as error:
         raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
     arrays = dict(_read_arrays(path / WEIGHTS_NAME))
@@ -183,15 +183,6 @@ def save_checkpoint(
     }
     write_json(path / METADATA_NAME, metadata)
     return load_checkpoint(path)
-
-
-def _expect_budget_kept(recipe: Recipe, privacy: PrivacyStatement) -> None:
-    """Raise ValueError where a formal claim is not within the budget of the recipe."""
-    if (proof := privacy.proof) is None:
-        return
-    budget = recipe.privacy
-    if budget is None or proof.delta != budget.delta or proof.epsilon > budget.epsilon + _ROUNDING_UP:
-        raise ValueError("its privacy statement is not within the budget of its recipe")
 
 
 def identity_of(recipe: dict[str, Any], privacy: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ computed from the ledger again, and a statement that claims a smaller one is ref
 
 import functools
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +45,18 @@ PINNED_EPSILONS: dict[str, tuple[float, float]] = {
 
 _ROUNDING = 10_000  # a claim is rounded up to four decimals
 _TOLERANCE = 1e-6  # of epsilon: rounding errors of another machine's transforms
-_MAX_TEXT, _MAX_TEXTS = 500, 16
 _BASIC_KEYS = ("guarantee", "sentence", "trained_on")
+# Which images a generator was trained on, as this version and 0.1.0 and 0.2.0 word it. Free text here could pretend to
+# be a claim of its own.
+_ORIGIN = r"((the public )?Fashion-MNIST|the user's own images)"
+_NUMBER = r"\d{1,3}(,\d{3}){0,2}"
+_TRAINED_ON = re.compile(
+    rf"(all|the first) {_NUMBER} images of the training split of {_ORIGIN}"
+    rf"|{_NUMBER} images of {_ORIGIN}, (training split|training and test splits)"
+    r"|nothing: untrained",
+    re.ASCII,
+)
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,39}")
 _NO_GUARANTEE = (
     "No formal privacy guarantee: the generator saw its training images unprotected, "
     "and what its images reveal about any one of them is not bounded."
@@ -88,7 +99,7 @@ class PrivacyStatement:
     """The claim of a checkpoint, repeated in every manifest made from it.
 
     Attributes:
-        trained_on: which images, in plain language.
+        trained_on: which images: their number and origin, in words of this package.
         proof: what stands behind a formal guarantee; None where there is none.
     """
 
@@ -140,8 +151,6 @@ class PrivacyStatement:
         if document["guarantee"] not in (UNPROTECTED, PRIVATE):
             raise ValueError(f"privacy guarantee {document['guarantee']!r:.80} is unknown to this version")
         trained_on = document["trained_on"]
-        if not isinstance(trained_on, str) or not trained_on.isprintable():
-            raise ValueError("the privacy statement's trained_on is no printable text")
         rest = {key: value for key, value in document.items() if key not in _BASIC_KEYS}
         if set(rest) != (_PROOF_KEYS if document["guarantee"] == PRIVATE else set()):
             raise ValueError("the privacy statement is missing or of an unknown form")
@@ -158,8 +167,13 @@ class PrivacyStatement:
         """Compute epsilon again from the ledger, where a formal guarantee is claimed.
 
         Raises:
-            PrivacyError: the claim is smaller than what the ledger proves.
+            PrivacyError: the claim is smaller than what the ledger proves, or ``trained_on`` is in words of its own.
         """
+        if not isinstance(self.trained_on, str) or not _TRAINED_ON.fullmatch(self.trained_on):
+            raise PrivacyError(
+                f"the privacy statement's trained_on is {self.trained_on!r:.80}; expected a number of images and their "
+                "origin, as in '60,000 images of Fashion-MNIST, training split', or 'nothing: untrained'"
+            )
         if self.proof is None:
             return
         proven, proven_rdp = _proven_epsilons(self.proof.ledger, self.proof.delta)
@@ -187,7 +201,8 @@ class PrivacyStatement:
             lines.append(
                 (
                     f"mechanism {number}",
-                    f"{mechanism.name}: {mechanism.releases}; noise multiplier {mechanism.noise_multiplier:.6g}, "
+                    f"{_said(mechanism.name)}: {_said(mechanism.releases)}; "
+                    f"noise multiplier {mechanism.noise_multiplier:.6g}, "
                     f"L2 sensitivity {mechanism.l2_sensitivity:.6g}, {who}, steps: {mechanism.steps:,}",
                 )
             )
@@ -212,7 +227,7 @@ def differential_privacy(
     Args:
         ledger: every mechanism that was run; not empty.
         delta: of the budget.
-        trained_on: which images, in plain language.
+        trained_on: which images, in the words of this package's runs.
         public: facts about the images that were used without noise and without charge.
 
     Raises:
@@ -263,11 +278,11 @@ def _read_proof(document: dict[str, Any]) -> PrivacyProof:
         if type(document[key]) not in (int, float) or not low <= document[key] <= high:
             raise ValueError(f"the privacy statement's {key} is no number from {low:g} to {high:g}")
     public = document["public"]
-    if not isinstance(public, list) or len(public) > _MAX_TEXTS:
-        raise ValueError(f"the privacy statement's public is no list of at most {_MAX_TEXTS} texts")
-    for text in (document["accountant_version"], *public):
-        if not isinstance(text, str) or not text.isprintable() or len(text) > _MAX_TEXT:
-            raise ValueError(f"the privacy statement holds no printable text of at most {_MAX_TEXT} characters")
+    if not isinstance(public, list) or not all(fact in PUBLIC for fact in public) or len(public) > len(PUBLIC):
+        raise ValueError("the privacy statement's public lists other facts than runs of this package make public")
+    version = document["accountant_version"]
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise ValueError(f"the privacy statement's accountant_version is {version!r:.80}; expected a version's number")
     try:
         ledger = Ledger.from_list(document["mechanisms"])
     except PrivacyError as error:
@@ -278,7 +293,7 @@ def _read_proof(document: dict[str, Any]) -> PrivacyProof:
         epsilon=float(document["epsilon"]),
         delta=float(document["delta"]),
         epsilon_rdp=float(document["epsilon_rdp"]),
-        accountant_version=document["accountant_version"],
+        accountant_version=version,
         ledger=ledger,
         public=tuple(public),
     )
@@ -296,6 +311,11 @@ def _sentences(proof: PrivacyProof | None) -> tuple[str, ...]:
         "Differentially private: whatever these images tell, one training image more or less makes it at most "
         f"{shown} times as likely (epsilon {epsilon:g}), apart from a probability of {delta:g} (delta).",
     )
+
+
+def _said(text: str) -> str:
+    """A free text of the ledger in quotation marks, which it cannot end."""
+    return '"' + text.replace('"', "'") + '"'
 
 
 def _rounded_up(epsilon: float) -> float:

@@ -1,17 +1,20 @@
-"""The two files that describe a set to others: a data-set card (``README.md``), and ``croissant.json`` for machines.
+"""The files that describe a set to others: a data-set card (``README.md``), and ``croissant.json`` for machines.
 
-Both depend on the manifest alone, which holds their hashes. The card's front matter is that of Hugging Face's data-set
-cards, so that ``load_dataset(folder)`` finds images and splits.
+They depend on the manifest alone, which holds their hashes, so that ``verify`` can write them again and compare. The
+card's front matter is that of Hugging Face's data-set cards, so that ``load_dataset(folder)`` finds images and splits.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from synthgen.fashion import CLASS_NAMES
-from synthgen.files import publish, write_json
+from synthgen.files import publish
 from synthgen.formats.table import FORMATS
+from synthgen.model.claims import BUILT_IN, origin_words
 from synthgen.sets.croissant import CROISSANT_NAME, OTHER_LICENCE, croissant, is_mit
-from synthgen.sets.manifest import FileRecord, Manifest
+from synthgen.sets.escaping import in_code_span, in_markdown, json_ld_bytes
+from synthgen.sets.manifest import FileRecord, Manifest, content_record
 
 CARD_NAME = "README.md"
 
@@ -26,10 +29,34 @@ def write_cards(folder: Path, manifests: Sequence[Manifest]) -> tuple[FileRecord
     Returns:
         The records of the two files, for the manifests.
     """
-    write_json(folder / CROISSANT_NAME, croissant(manifests))
-    with publish(folder / CARD_NAME) as partial:
-        partial.write_text(card(manifests), "utf-8")
-    return tuple(FileRecord.of(folder, name) for name in (CARD_NAME, CROISSANT_NAME))
+    files = _card_files(manifests)
+    for name, data in files.items():
+        with publish(folder / name) as partial:
+            partial.write_bytes(data)
+    return tuple(content_record(name, data) for name, data in files.items())
+
+
+def sidecar_files(manifests: Sequence[Manifest]) -> dict[str, bytes]:
+    """What an export writes beside the shards and the manifests of a set's splits: name → content."""
+    file_format = FORMATS[manifests[0].format]
+    of_splits = [
+        file_format.sidecars(
+            manifest.split,
+            [shard.count for shard in manifest.shards],
+            sum(file.bytes for shard in manifest.shards for file in shard.files),
+            labelled=manifest.labelled,
+        )
+        for manifest in manifests
+    ]
+    files = of_splits[0]
+    if len(manifests) > 1:
+        files = {name: file_format.merged_sidecar(name, [split[name] for split in of_splits]) for name in files}
+    records = tuple(content_record(name, data) for name, data in files.items())
+    return files | _card_files([replace(manifest, sidecars=records, shard_lists=()) for manifest in manifests])
+
+
+def _card_files(manifests: Sequence[Manifest]) -> dict[str, bytes]:
+    return {CARD_NAME: card(manifests).encode(), CROISSANT_NAME: json_ld_bytes(croissant(manifests))}
 
 
 def card(manifests: Sequence[Manifest]) -> str:
@@ -41,9 +68,10 @@ def card(manifests: Sequence[Manifest]) -> str:
             *_front_matter(manifests, count),
             f"# {count:,} synthetic Fashion-MNIST images",
             "",
-            f"Drawn by synthgen {first.made_with.get('synthgen', '')} from the checkpoint "
-            f"`{_code(first.checkpoint.name)}`; 28 × 28 pixels, 8-bit grey, "
-            f"{'ten classes' if first.labelled else 'without labels'}, stored as {first.format}.",
+            f"Drawn by synthgen {in_markdown(first.made_with.get('synthgen', ''))} from the checkpoint "
+            f"{in_code_span(first.checkpoint.name)} ({origin_words(first.checkpoint.sha256)}); "
+            f"28 × 28 pixels, 8-bit grey, {'ten classes' if first.labelled else 'without labels'}, "
+            f"stored as {first.format}.",
             "",
             *_split_table(manifests),
             "",
@@ -58,14 +86,18 @@ def card(manifests: Sequence[Manifest]) -> str:
             *_class_table(manifests),
             "## Privacy",
             "",
-            f"{first.privacy.sentence} Trained on {first.privacy.trained_on}.",
+            f"{first.privacy.sentence} Trained on {in_markdown(first.privacy.trained_on)}.",
+            *_doubt(first),
             "",
             "## Provenance",
             "",
-            f"- Checkpoint: SHA-256 `{first.checkpoint.sha256}`",
-            f"- Recipe: SHA-256 `{first.checkpoint.recipe_sha256}`",
+            f"- Checkpoint: SHA-256 {in_code_span(first.checkpoint.sha256)}",
+            f"- Recipe: SHA-256 {in_code_span(first.checkpoint.recipe_sha256)}",
             f"- Seed {first.seed}, labels {first.labels}",
-            *(f"- Digest of {manifest.split}, over labels and pixels: `{manifest.digest}`" for manifest in manifests),
+            *(
+                f"- Digest of {manifest.split}, over labels and pixels: {in_code_span(manifest.digest)}"
+                for manifest in manifests
+            ),
             "",
             "`manifest.json` records the rest, with the SHA-256 of every file; `synthgen verify` checks them. "
             "`croissant.json` says the same to machines.",
@@ -130,5 +162,12 @@ def _licence(manifest: Manifest) -> str:
     return OTHER_LICENCE
 
 
-def _code(text: str) -> str:
-    return text.replace("`", "'")
+def _doubt(manifest: Manifest) -> list[str]:
+    """That a formal claim rests on a ledger that synthgen cannot vouch for, where it cannot."""
+    if not manifest.privacy.protects or manifest.checkpoint.sha256 in BUILT_IN:
+        return []
+    return [
+        "",
+        "This is the claim of whoever trained the checkpoint. It follows from the ledger in `manifest.json`; that the "
+        "ledger lists all that was run, only they can say.",
+    ]

@@ -7,6 +7,7 @@ manifest alone and has no date, so that the same export gives the same bytes.
 
 import json
 import re
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from synthgen.fashion import CLASS_NAMES
 from synthgen.formats.base import Format
 from synthgen.formats.table import FORMATS
+from synthgen.model.claims import origin_words
 from synthgen.sets.manifest import SHARDS_PER_LIST, FileRecord, Manifest
 
 CROISSANT_NAME = "croissant.json"
@@ -38,7 +40,8 @@ def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "name": "fashion_mnist_synth",
         "description": (
             f"{count:,} synthetic Fashion-MNIST images, 28 x 28 grey pixels, drawn from checkpoint "
-            f"{first.checkpoint.name} with seed {first.seed}. {first.privacy.sentence}"
+            f"{first.checkpoint.name} ({origin_words(first.checkpoint.sha256)}) with seed {first.seed}. "
+            f"{first.privacy.sentence}"
         ),
         "version": "1.0.0",
         "license": MIT_LICENCE if is_mit(first) else OTHER_LICENCE,
@@ -92,7 +95,7 @@ def _file_object(file: FileRecord, file_format: Format) -> dict[str, Any]:
         "@type": "cr:FileObject",
         "@id": file.name,
         "name": file.name,
-        "contentUrl": file.name,
+        "contentUrl": urllib.parse.quote(file.name),
         "contentSize": f"{file.bytes} B",
         "encodingFormat": file_format.encoding(file.name),
         "sha256": file.sha256,
@@ -134,7 +137,7 @@ def _checkpoint(manifest: Manifest) -> dict[str, Any]:
     return {
         "@id": _checkpoint_id(manifest),
         "@type": "prov:Entity",
-        "name": f"checkpoint {manifest.checkpoint.name}",
+        "name": f"checkpoint {manifest.checkpoint.name} ({origin_words(manifest.checkpoint.sha256)})",
         "description": f"Trained on {manifest.privacy.trained_on}",
         "sc:sha256": manifest.checkpoint.sha256,
     }

@@ -11,9 +11,10 @@ from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
 from synthgen.formats.base import Run
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
+from synthgen.model.claims import BUILT_IN, origin_words
 from synthgen.model.sampling import Sampler
-from synthgen.sets.manifest import MANIFEST_NAME, Manifest, load_manifest, load_manifests
-from synthgen.sets.reading import read_set
+from synthgen.sets.manifest import MANIFEST_NAME, Manifest, load_manifests
+from synthgen.sets.reading import claimed_by, read_set
 
 
 def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
@@ -61,7 +62,7 @@ def _runs(source: str, columns: int) -> Iterator[Run]:
     """Images and labels of a set in its order, or the first blocks of a checkpoint."""
     folder = Path(source)
     if (folder / MANIFEST_NAME).is_file():
-        for batch in read_set(folder, load_manifest(folder)):
+        for batch in read_set(folder, load_manifests(folder)[0]):
             yield batch.images, batch.labels
         return
     sampler = Sampler.of(load_checkpoint(source))
@@ -83,8 +84,9 @@ def _describe_set(manifests: Sequence[Manifest]) -> dict[str, str]:
     return {
         **described,
         "labels": first.labels,
-        "checkpoint": f"{first.checkpoint.name} {first.checkpoint.sha256}",
+        "checkpoint": _named(first.checkpoint.name, first.checkpoint.sha256),
         "privacy": first.privacy.sentence,
+        "claimed by": claimed_by(first),
         **dict(first.privacy.facts()),
     }
 
@@ -92,16 +94,31 @@ def _describe_set(manifests: Sequence[Manifest]) -> dict[str, str]:
 def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
     training, recipe = checkpoint.training, checkpoint.recipe
     return {
-        "checkpoint": f"{checkpoint.name} {checkpoint.sha256}",
-        "recipe": f"{recipe.name}: {recipe.description}",
+        "checkpoint": _named(checkpoint.name, checkpoint.sha256),
+        "recipe": f'{recipe.name}, which says of itself: "{_shortened(recipe.description)}"',
         "labels": "ten classes" if recipe.conditional else "none: unconditional",
         "training": _describe_training(training),
         "cost": f"{recipe.generator_flops / 1e6:.1f} MFLOP an image",
         "privacy": checkpoint.privacy.sentence,
+        "claimed by": "synthgen's release" if checkpoint.sha256 in BUILT_IN else "whoever trained the checkpoint",
         **dict(checkpoint.privacy.facts()),
     }
 
 
+def _named(name: str, sha256: str) -> str:
+    return f"{name} {sha256} ({origin_words(sha256)})"
+
+
+def _shortened(text: str) -> str:
+    """A free text that goes between quotation marks, which it cannot end."""
+    return text[:200].replace('"', "'") + ("…" if len(text) > 200 else "")
+
+
 def _describe_training(training: dict[str, Any]) -> str:
-    epochs = f"{training['epochs']} epochs, " if "epochs" in training else ""
-    return f"{epochs}{training.get('steps')} steps, {training.get('seconds')} s"
+    """Only numbers: a checkpoint's hash does not cover this part, and text in it could pretend to be a claim."""
+    epochs, steps, seconds = (_number(training.get(key)) for key in ("epochs", "steps", "seconds"))
+    return f"{f'{epochs} epochs, ' if 'epochs' in training else ''}{steps} steps, {seconds} s"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, int | float) and abs(value) < 1e15 else "?"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from synthgen.errors import RecipeError, UsageError, VerificationError
+from synthgen.errors import RecipeError, VerificationError
 from synthgen.fashion import CLASS_NAMES
 from synthgen.files import (
     is_inside,
@@ -20,9 +20,9 @@ from synthgen.files import (
     sha256_of_file,
     sha256_of_json,
 )
-from synthgen.index import MAX_INDEX, MAX_SEED, MAX_SHARDS, LabelRule, pieces
-from synthgen.model.recipe import Recipe
+from synthgen.index import MAX_SHARDS, LabelRule, pieces
 from synthgen.privacy.statement import PrivacyStatement
+from synthgen.sets.consistency import expect_consistent, is_sha256
 from synthgen.sets.records import expect, expect_printable, record_of, records_of
 from synthgen.untrusted.files import read_file
 from synthgen.untrusted.text import parse_json
@@ -39,8 +39,6 @@ DIGEST_METHOD = (
 )
 _SEAL = "manifest_sha256"
 _MAX_VALUES_PER_SHARD = 100  # in a list of shards; a shard of two files has about 20
-_MAX_BYTES_PER_IMAGE, _MAX_SPARE_BYTES = 4096, 1 << 20  # an image takes at most 1,000 bytes in any format
-_MAX_SIDECARS, _MAX_SIDECAR_BYTES = 1_000, 1 << 30  # the other split's manifest and its lists are among them
 _MAX_MANIFEST_BYTES = 64 << 20  # 64 MiB
 
 
@@ -182,8 +180,8 @@ def load_manifests(folder: Path) -> tuple[Manifest, ...]:
     """The manifest of every split in a set's folder, the first as ``load_manifest`` gives it.
 
     Raises:
-        VerificationError: as ``load_manifest``; or a split does not begin where the one before it ends, or is of
-            another export.
+        VerificationError: as ``load_manifest``; or a split does not begin where the one before it ends, is of another
+            export, or names a file of the other.
     """
     first = load_manifest(folder)
     own = {file.name for file in first.sidecars}
@@ -196,6 +194,11 @@ def load_manifests(folder: Path) -> tuple[Manifest, ...]:
         if not alike or other.start != end or other.split == first.split:
             raise VerificationError(
                 f"{folder / split_manifest(other.split)}: does not go on where {MANIFEST_NAME} ends"
+            )
+        shards = {file.name for file in other.files()} - {file.name for file in other.sidecars}
+        if shards & {file.name for file in first.files()} or not set(other.sidecars) <= set(first.sidecars):
+            raise VerificationError(
+                f"{folder / split_manifest(other.split)}: names files that {MANIFEST_NAME} has otherwise"
             )
         end += other.count
     return first, *others
@@ -267,7 +270,7 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
         sidecars=lambda value: records_of(_file_record, value),
         shard_lists=lambda value: records_of(_file_record, value),
     )
-    _check_consistency(manifest)
+    expect_consistent(manifest)
     return manifest
 
 
@@ -284,37 +287,6 @@ def _listed_shards(record: FileRecord, data: bytes | None) -> list[Any]:
     return shards
 
 
-def _check_consistency(manifest: Manifest) -> None:
-    Recipe.from_dict(manifest.checkpoint.recipe)
-    recipe_sha256 = sha256_of_json(manifest.checkpoint.recipe)
-    expect(recipe_sha256 == manifest.checkpoint.recipe_sha256, "the recipe is not the one its hash names")
-    expect(0 <= manifest.seed <= MAX_SEED, f"seed {manifest.seed} is out of range")
-    expect(manifest.split in ("train", "test"), f"split {manifest.split!r}")
-    expect(manifest.start >= 0 and manifest.count >= 1, f"start {manifest.start}, count {manifest.count}")
-    expect(manifest.start + manifest.count <= MAX_INDEX, f"start {manifest.start} + count {manifest.count}: too many")
-    expect(1 <= len(manifest.shards) <= MAX_SHARDS, f"{len(manifest.shards)} shards")
-    try:
-        labelled = manifest.labelled
-    except UsageError as error:
-        raise ValueError(str(error)) from error
-    if labelled:
-        counted = len(manifest.class_counts) == len(CLASS_NAMES) and min(manifest.class_counts) >= 0
-        expect(counted and sum(manifest.class_counts) == manifest.count, "class_counts do not sum to count")
-    next_start = manifest.start
-    for index, shard in enumerate(manifest.shards):
-        follows = shard.index == index and shard.start == next_start and shard.count >= 1
-        expect(follows and bool(shard.files), f"shard {index} does not follow the one before it")
-        next_start += shard.count
-        size = sum(file.bytes for file in shard.files)
-        most = shard.count * _MAX_BYTES_PER_IMAGE + _MAX_SPARE_BYTES  # what is never hashed cannot take hours
-        expect(size <= most, f"shard {index}: {size:,} bytes are too many for {shard.count:,} images")
-    expect(next_start == manifest.start + manifest.count, "the shards do not add up to count")
-    beside = sum(file.bytes for file in manifest.sidecars)
-    expect(len(manifest.sidecars) <= _MAX_SIDECARS and beside <= _MAX_SIDECAR_BYTES, "its sidecars are too large")
-    names = [file.name for file in manifest.files()]
-    expect(len(set(names)) == len(names), "a file is named twice")
-
-
 def shard_record(value: Any) -> ShardRecord:
     """Check and read a shard's record; raises ValueError."""
     record: ShardRecord = record_of(ShardRecord, value, files=lambda files: records_of(_file_record, files))
@@ -324,13 +296,18 @@ def shard_record(value: Any) -> ShardRecord:
 def _file_record(value: Any) -> FileRecord:
     record: FileRecord = record_of(FileRecord, value)
     expect(is_inside(record.name), f"file name {record.name!r:.200} leaves the folder")
-    expect(record.bytes >= 0, f"{record.name:.200}: {record.bytes} bytes")
+    kept = record.name == MANIFEST_NAME or record.name.partition("/")[0] == WORK_FOLDER
+    expect(not kept and len(record.name) <= 255, f"{record.name!r:.200} is no file of a set")
+    expect(is_sha256(record.sha256) and record.bytes >= 0, f"{record.name!r:.200}: no size and SHA-256 of a file")
     return record
 
 
 def _texts(value: Any) -> dict[str, str]:
     expect(isinstance(value, dict) and all(type(v) is str for v in value.values()), "made_with holds no texts")
     expect_printable(value, "made_with")
+    expect(
+        len(value) <= 50 and all(len(text) <= 1000 for item in value.items() for text in item), "made_with is too long"
+    )
     return dict(value)
 
 

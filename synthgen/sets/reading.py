@@ -5,6 +5,7 @@ from pathlib import Path
 
 from synthgen.errors import VerificationError
 from synthgen.formats.base import Batch
+from synthgen.model.claims import BUILT_IN
 from synthgen.sets.integrity import format_of
 from synthgen.sets.manifest import Manifest, ShardRecord, load_manifest, load_manifests
 
@@ -28,6 +29,12 @@ def read_batches(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterat
     for images, labels in format_of(folder, manifest).read_shard(folder, shard.names, shard.count):
         yield Batch(start=start, images=images, labels=labels)
         start += len(images)
+
+
+def claimed_by(manifest: Manifest) -> str:
+    """Who vouches for a manifest's privacy statement, in one line."""
+    known = BUILT_IN.get(manifest.checkpoint.sha256)  # with a built-in checkpoint's hash and another claim: not loaded
+    return f"the built-in checkpoint {known.title}" if known else "the manifest; checkpoint not at hand"
 
 
 def claimed_content(folder: Path) -> tuple[int, str]:

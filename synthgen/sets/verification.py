@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.environment import drawn_with
+from synthgen.environment import drawn_with, own_version
 from synthgen.errors import UsageError, VerificationError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
+from synthgen.model.claims import BUILT_IN
+from synthgen.model.recipe import Recipe
 from synthgen.model.sampling import Sampler
+from synthgen.sets.cards import sidecar_files
 from synthgen.sets.digest import SetDigest
 from synthgen.sets.integrity import files_problems, format_of, listed_problems, shard_problems
 from synthgen.sets.manifest import (
@@ -24,9 +27,11 @@ from synthgen.sets.manifest import (
     WORK_FOLDER,
     Manifest,
     ShardRecord,
+    content_record,
     load_manifest,
     load_manifests,
     seal_problems,
+    split_manifest,
 )
 from synthgen.sets.reading import read_batches, read_set
 from synthgen.workers import Progress, Work, available_cpus, run_in_pool
@@ -48,12 +53,14 @@ class Report:
         problems: one line each, with the file and what is wrong with it; empty for a sound set.
         count: how many images there should be, in all splits.
         regenerated: how many images were drawn again and compared.
+        unchecked: what was not checked, one line each.
     """
 
     manifest: Manifest
     problems: tuple[str, ...]
     count: int
     regenerated: int = 0
+    unchecked: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -93,7 +100,7 @@ def verify(
     splits = (manifest,) if problems else load_manifests(folder)
     for split in splits:
         problems += _shard_problems(folder, split, workers, files_only, progress)
-    problems = problems or _stranger_problems(folder, splits)
+    problems = problems or [*_stranger_problems(folder, splits), *_sidecar_problems(splits)]
     problems += _origin_problems(manifest, checkpoint)
     regenerated = 0
     if regenerate and checkpoint and not problems:
@@ -101,7 +108,11 @@ def verify(
             problems += _regeneration_problems(folder, split, checkpoint, regenerate)
             regenerated += min(regenerate, split.count)
     return Report(
-        manifest=manifest, problems=tuple(problems), regenerated=regenerated, count=sum(split.count for split in splits)
+        manifest=manifest,
+        problems=tuple(problems),
+        regenerated=regenerated,
+        count=sum(split.count for split in splits),
+        unchecked=tuple(_unchecked(manifest, checkpoint, regenerated)),
     )
 
 
@@ -116,17 +127,50 @@ def _stranger_problems(folder: Path, splits: Sequence[Manifest]) -> list[str]:
     """Files and folders that no manifest names: a loader might read them, or count a folder as a class."""
     files = {file.name for manifest in splits for file in manifest.files()} | {MANIFEST_NAME}
     folders: set[str] = set()
+    strangers = []
     for manifest in splits:
         file_format = format_of(folder, manifest)
         for shard in manifest.shards:
-            files |= {name for _, name in file_format.listed(folder, shard.names, shard.count)}
+            listed = [name for _, name in file_format.listed(folder, shard.names, shard.count)]
+            strangers += [f"{name}: listed twice" for name in sorted(files.intersection(listed))[:10]]
+            files.update(listed)
         folders |= file_format.folders(manifest.split, labelled=manifest.labelled)
     folders |= {parent for name in files | folders for parent in _parents(name)}
-    strangers = []
     for name, is_folder in _everything_in(folder, ""):
         if name not in (folders if is_folder else files) and name.partition("/")[0] != WORK_FOLDER:
             strangers.append(f"{name}: not part of the set; the manifest does not name it")
     return sorted(strangers)
+
+
+def _sidecar_problems(splits: Sequence[Manifest]) -> list[str]:
+    """Files beside the shards that an export does not write, or, as far as this version words them, not like this.
+
+    The files have the bytes of their records, so it is enough to compare these.
+    """
+    first, expected, problems = splits[0], sidecar_files(splits), []
+    of_splits = {split_manifest(manifest.split) for manifest in splits[1:]}
+    for record in first.sidecars:
+        if record.name in of_splits:
+            continue
+        if record.name not in expected:
+            problems.append(f"{record.name}: no file that an export writes beside its shards")
+        elif _in_todays_words(first) and record != content_record(record.name, expected[record.name]):
+            problems.append(f"{record.name}: does not say what the manifest says")
+    return problems
+
+
+def _in_todays_words(manifest: Manifest) -> bool:
+    return manifest.made_with.get("synthgen") == own_version()
+
+
+def _unchecked(manifest: Manifest, checkpoint: Checkpoint | None, regenerated: int) -> Iterator[str]:
+    if not _in_todays_words(manifest):
+        version = manifest.made_with.get("synthgen", "of an unknown version")
+        yield f"cards not compared with the manifest: written by synthgen {version}"
+    if checkpoint is None and manifest.checkpoint.sha256 not in BUILT_IN:
+        yield "privacy claim not checked: checkpoint unknown"
+    elif not regenerated:
+        yield "not checked: whether the images are drawn from their checkpoint; --regenerate 1000 would"
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -149,18 +193,14 @@ def _everything_in(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
 
 def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[str]:
     """Where the manifest differs from its checkpoint, if this is given or built in."""
-    record = manifest.checkpoint
-    if checkpoint is None and record.name in builtin_checkpoints():
-        builtin = load_checkpoint(record.name)
-        checkpoint = builtin if builtin.sha256 == record.sha256 else None
-    if checkpoint is None:
+    recipe, problems = Recipe.from_dict(manifest.checkpoint.recipe), []
+    if checkpoint is None and manifest.checkpoint.sha256 not in BUILT_IN:  # its claim and recipe are known by heart
         return []
-    problems = []
-    if manifest.privacy != checkpoint.privacy:
+    if checkpoint and manifest.privacy != checkpoint.privacy:
         problems.append(f"{MANIFEST_NAME}: the privacy statement is not that of its checkpoint")
-    if record.recipe_sha256 != checkpoint.recipe.sha256:
+    if checkpoint and recipe.sha256 != checkpoint.recipe.sha256:  # as this version writes them both
         problems.append(f"{MANIFEST_NAME}: the recipe is not that of its checkpoint")
-    if manifest.labelled != checkpoint.recipe.conditional:
+    if manifest.labelled != recipe.conditional:
         problems.append(f"{MANIFEST_NAME}: labels '{manifest.labels}' cannot come from its checkpoint")
     return problems
 
@@ -240,12 +280,13 @@ def _shard_problems(folder: Path, manifest: Manifest, workers: int, files_only: 
 def _checkpoint_of(manifest: Manifest, given: Checkpoint | None) -> Checkpoint:
     record = manifest.checkpoint
     if given is None:
-        if record.name not in builtin_checkpoints():  # a manifest must not choose which of our files are opened
+        known = BUILT_IN.get(record.sha256)  # by its hash: a manifest must not choose which of our files are opened
+        if known is None or known.title not in builtin_checkpoints():
             raise UsageError(
-                f"the set was drawn from checkpoint '{record.name}', which is not built in; "
+                f"the set was drawn from checkpoint '{record.name}' {record.sha256[:12]}…, which is not built in; "
                 "name its folder with --checkpoint"
             )
-        given = load_checkpoint(record.name)
+        given = load_checkpoint(known.title)
     if given.sha256 != record.sha256:
         raise UsageError(
             f"checkpoint '{given.name}' is {given.sha256[:12]}…; the set was drawn from {record.sha256[:12]}…"

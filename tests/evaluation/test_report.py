@@ -91,6 +91,8 @@ def test_the_page_says_what_must_be_said(evaluated):
     text = " ".join(read(render_report(evaluation)).text.split())
     assert "not the Inception FID of papers" in text
     assert evaluation.manifest.privacy.sentence in text
+    assert f"Drawn from checkpoint {evaluation.manifest.checkpoint.name} (not built in)" in text
+    assert "the manifest; checkpoint not at hand" in text
     assert evaluation.manifest.digest in text
     assert "no privacy guarantee" in text
     assert f"{100 * evaluation.utility[0].synthetic.mean:.1f} / {100 * evaluation.utility[0].real.mean:.1f}" in text

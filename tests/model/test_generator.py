@@ -27,7 +27,7 @@ def with_random_weights(recipe, path) -> Checkpoint:
     for variable in model.weights:
         low, high = (0.5, 2.0) if "variance" in variable.path else (-1.0, 1.0)
         variable.assign(random.uniform(low, high, variable.shape))
-    return save_checkpoint(path, model, recipe, no_guarantee("nothing: random"), {})
+    return save_checkpoint(path, model, recipe, no_guarantee("nothing: untrained"), {})
 
 
 def inputs(checkpoint: Checkpoint, count: int = 256):
@@ -141,7 +141,7 @@ def test_weights_too_large_to_compute_with_give_no_black_images(tmp_path, tiny_r
     model = build_generator(tiny_recipe)
     for variable in model.weights:
         variable.assign(np.full(variable.shape, 1e30 if "kernel" in variable.path else 1.0, np.float32))
-    checkpoint = save_checkpoint(tmp_path / "huge", model, tiny_recipe, no_guarantee("nothing"), {})
+    checkpoint = save_checkpoint(tmp_path / "huge", model, tiny_recipe, no_guarantee("nothing: untrained"), {})
     with pytest.raises(CheckpointError, match="no numbers"):
         checkpoint.generator()(*inputs(checkpoint))
 

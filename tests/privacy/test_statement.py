@@ -23,6 +23,7 @@ from synthgen.sets.inspection import describe
 from synthgen.sets.manifest import sealed
 from synthgen.sets.verification import verify
 
+NOTHING = "nothing: untrained"
 MEANS = Mechanism(name="class means", releases="ten noisy sums", noise_multiplier=6.0, l2_sensitivity=1.0)
 
 
@@ -51,7 +52,7 @@ def statement(private_checkpoint) -> PrivacyStatement:
 
 
 def test_without_a_guarantee_the_form_is_what_it_always_was():
-    stated = no_guarantee("60,000 images")
+    stated = no_guarantee(NOTHING)
     assert set(stated.to_dict()) == {"guarantee", "sentence", "trained_on"}
     assert PrivacyStatement.from_dict(stated.to_dict()) == stated
     assert not stated.protects
@@ -136,7 +137,7 @@ def test_a_set_with_the_sentence_of_0_2_0_verifies_against_its_checkpoint(export
     "sentence", ["Proven: epsilon = 0.1", "", 3, None, in_todays_words(0.5), in_the_words_of_0_2_0(0.5)]
 )
 def test_a_forged_sentence_is_refused_whatever_is_guaranteed(statement, sentence):
-    unprotected = no_guarantee("60,000 images")
+    unprotected = no_guarantee(NOTHING)
     for stated, other in ((statement, unprotected), (unprotected, statement)):
         for forged in (sentence, other.sentence):
             with pytest.raises(ValueError, match="sentence is not that of its guarantee"):
@@ -185,18 +186,20 @@ def test_a_private_checkpoint_cannot_pass_as_an_unprotected_one_or_the_other_way
     stripped = edited_checkpoint(
         private_checkpoint, tmp_path / "stripped", lambda p: swap(p, tiny_checkpoint), rehash=False
     )
-    with pytest.raises(CheckpointError, match="altered"):
+    with pytest.raises(CheckpointError, match="is private, but its privacy statement claims nothing"):
         load_checkpoint(stripped)
     adorned = edited_checkpoint(
         tiny_checkpoint, tmp_path / "adorned", lambda p: swap(p, private_checkpoint), rehash=True
     )
-    with pytest.raises(CheckpointError, match="not within the budget of its recipe"):
+    with pytest.raises(CheckpointError, match="claims privacy, but its recipe's method 'adversarial' protects nothing"):
         load_checkpoint(adorned)
 
 
 def test_the_whole_claim_is_part_of_the_identity(private_checkpoint, tiny_checkpoint, tmp_path):
     assert private_checkpoint.sha256 != tiny_checkpoint.sha256  # the very same weights
-    louder = edited_checkpoint(private_checkpoint, tmp_path / "louder", lambda p: p.update(trained_on="x"), rehash=True)
+    louder = edited_checkpoint(
+        private_checkpoint, tmp_path / "louder", lambda p: p.update(trained_on=NOTHING), rehash=True
+    )
     assert load_checkpoint(louder).sha256 != private_checkpoint.sha256
     private_checkpoint.keras_model()
 

@@ -58,4 +58,6 @@ def test_hostile_names_stay_inside_their_quotes(manifest):
     named = dataclasses.replace(manifest.checkpoint, name='`x` "y" </script>')
     manifest = dataclasses.replace(manifest, checkpoint=named)
     assert "checkpoint `'x' " in card([manifest])
-    assert json.loads(json.dumps(croissant([manifest])))["prov:wasDerivedFrom"]["name"].endswith("</script>")
+    assert json.loads(json.dumps(croissant([manifest])))["prov:wasDerivedFrom"]["name"].endswith(
+        "</script> (not built in)"
+    )

@@ -9,6 +9,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from support import forge
 
 from synthgen.errors import UsageError, VerificationError
 from synthgen.formats.idx import idx_header
@@ -168,7 +169,6 @@ def edit(folder, change) -> None:
     [
         (lambda m: m.update(digest="0" * 64), "the set's digest is not that of its shards"),
         (lambda m: m["shards"][1].update(digest="0" * 64), "do not give the digest"),
-        (lambda m: m.update(class_counts=[71, 69, *[70] * 8]), "class_counts are not those of the images"),
         (lambda m: m["shards"][0]["files"][0].update(bytes=1), "bytes; expected 1"),
         (lambda m: m["shards"][0]["files"][0].update(sha256="0" * 64), "altered"),
     ],
@@ -186,6 +186,7 @@ def test_an_edited_manifest_is_found(copy, change, words: str):
         (lambda m: m.update(schema_version=2), "its shards are not in lists"),
         (lambda m: m.update(count=701, class_counts=[71, *m["class_counts"][1:]]), "the shards do not add up to count"),
         (lambda m: m.update(count="700"), "count is '700'; expected int"),
+        (lambda m: m.update(class_counts=[71, 69, *[70] * 8]), "class_counts are not those of labels balanced"),
         (lambda m: m.update(seed=-1), "seed -1 is out of range"),
         (lambda m: m.update(extra=1), "unknown or missing in Manifest: extra"),
         (lambda m: m.pop("seed"), "unknown or missing in Manifest: seed"),
@@ -215,7 +216,10 @@ def test_a_manifest_that_cannot_be_is_refused_in_one_line(copy, change, words: s
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m["privacy"].update(trained_on="nobody"), "the privacy statement is not that of its checkpoint"),
+        (
+            lambda m: m["privacy"].update(trained_on="1 images of Fashion-MNIST, training split"),
+            "the privacy statement is not that of its checkpoint",
+        ),
         (lambda m: m.update(labels="none", class_counts=[]), "labels 'none' cannot come from its checkpoint"),
     ],
 )
@@ -263,7 +267,7 @@ def test_regenerating_compares_pixels_and_labels(originals, tiny_checkpoint):
 
 def test_regenerating_finds_a_set_of_another_seed(copy, tiny_checkpoint):
     folder = copy("npz")
-    edit(folder, lambda m: m.update(seed=1))
+    forge(folder, lambda m: m.update(seed=1))
     report = verify(folder, regenerate=10, checkpoint=tiny_checkpoint)
     assert "10 of 10 images drawn anew differ" in report.problems[0]
 
