@@ -8,9 +8,8 @@
 The names below are the public ones; they are imported when first used, and TensorFlow only by what needs it.
 """
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.3.0"
+TYPE_CHECKING = False  # type checkers take it for true; ``python -m`` would import ``typing`` from the working folder
 
 if TYPE_CHECKING:  # the one list of public names: type checkers take it as it stands, and ``_homes`` reads it below
     from synthgen.doctor import diagnose as diagnose
