@@ -24,6 +24,10 @@ def main() -> None:
         del os.environ[name]  # tqdm takes any of its arguments from there, unchecked, and fails
 
     try:
+        from synthgen.environment import threads_can_start
+
+        if not threads_can_start(os.cpu_count() or 1):
+            os.environ["OPENBLAS_NUM_THREADS"] = "1"  # when numpy is imported, it would interrupt the process
         from synthgen.cli.app import main as run
     except (ImportError, MemoryError) as error:  # too little memory to load a library, or a broken installation
         reason = " ".join(str(error).split()) or "memory is short"

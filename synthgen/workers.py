@@ -92,7 +92,7 @@ def _start(context: Any, prepare: Prepare) -> _Worker:
         with _safe_start():
             process.start()
     except OSError as error:
-        raise WorkerError(f"a worker process cannot be started: {error.strerror or error}; use --workers 1") from error
+        raise WorkerError(f"a worker process cannot be started: {error.strerror or error}; use --workers 1.") from error
     theirs.close()  # so that the end of the process is the end of the pipe
     return _Worker(process, ours)
 
@@ -107,8 +107,13 @@ def _safe_start() -> Iterator[None]:
     """
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    mask = None
     try:
+        if hasattr(signal, "pthread_sigmask"):
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()  # by itself it would be started below, and unblock the signal
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         if before is None:
@@ -165,10 +170,10 @@ def _work(prepare: Prepare, connection: Connection) -> None:
     except (SynthgenError, OSError) as error:
         connection.send(("error", None, error))
     except MemoryError:
-        connection.send(("error", None, WorkerError("a worker process ran out of memory; use fewer --workers")))
+        connection.send(("error", None, WorkerError("a worker process ran out of memory; use fewer --workers.")))
     except Exception as error:
-        if isinstance(error, RuntimeError) and "start new thread" in str(error):
-            connection.send(("error", None, WorkerError("a worker process cannot start a thread; use --workers 1")))
+        if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+            connection.send(("error", None, WorkerError("a worker process cannot start a thread; use --workers 1.")))
             return
         connection.send(("error", None, RuntimeError(f"in a worker process:\n{traceback.format_exc()}")))
 

@@ -46,7 +46,7 @@ def main() -> NoReturn:
     if lost is not None and not code:
         if isinstance(lost, BrokenPipeError):
             sys.exit(_BROKEN_PIPE)
-        fail(f"standard output: {lost.strerror or lost}; all but these lines is done", 1)
+        fail(f"standard output: {lost.strerror or lost}; nothing else failed", 1)
     sys.exit(code)
 
 
@@ -81,7 +81,7 @@ def _in_words(error: BaseException) -> tuple[str, int]:
         return f"a library cannot be loaded: {error}", 1
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[:200]}: a name that is not UTF-8 cannot be recorded; rename it", 1
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return "the system lets no further thread start; raise the limit on processes (ulimit -u)", 1
     return "", 1
 

@@ -5,11 +5,12 @@ Names and values come from files that a stranger may have made. So nothing is pr
 
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NoReturn
 
-from tqdm import tqdm
+from tqdm import TqdmMonitorWarning, tqdm
 
 from synthgen.workers import Progress, StageProgress
 
@@ -17,6 +18,7 @@ DATA_HELP = "Folder of the four real Fashion-MNIST files; by default they are lo
 _MAX_LINE = 4_000  # characters: longer than any line of ours
 # By default tqdm makes a lock for several processes, for which some Pythons start another process.
 tqdm.set_lock(threading.RLock())
+warnings.filterwarnings("ignore", category=TqdmMonitorWarning)  # no thread can start: then bars move less evenly
 
 
 def printable(text: str) -> str:

@@ -13,6 +13,7 @@ class _Stream(io.TextIOWrapper):
     """
 
     lost: OSError | None = None
+    replaced: io.TextIOWrapper  # it would close the buffer that both use
 
     def write(self, text: str, /) -> int:
         try:
@@ -55,13 +56,15 @@ def output_lost() -> OSError | None:
 def _secured(stream: object) -> "_Stream":
     assert isinstance(stream, io.TextIOWrapper)
     stream.flush()
-    return _Stream(
+    secured = _Stream(
         stream.buffer,
         encoding=stream.encoding,
         errors="backslashreplace",  # a terminal that knows only ASCII shows the rest as \\u03b5
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+    secured.replaced = stream
+    return secured
 
 
 def _open_null(number: int) -> None:
