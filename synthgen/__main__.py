@@ -3,6 +3,8 @@
 import os
 import sys
 
+import _signal  # type: ignore[import-not-found] # ``signal``, which imports others, would leave time for a traceback
+
 
 def main() -> None:
     """Run the command line, and end the process with its exit code.
@@ -10,12 +12,9 @@ def main() -> None:
     Code that lies in the working folder, beside a stranger's set, is out of reach from here on. With ``python -m`` it
     is within reach of Python itself before: ``python -P -m synthgen`` and ``synthgen`` are not exposed.
     """
+    _signal.signal(_signal.SIGINT, _leave)  # until the command line takes it; an import leaves nothing to clean up
     if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != _source_folder():
         del sys.path[0]  # the working folder
-
-    import signal
-
-    signal.signal(signal.SIGINT, _leave)  # until the command line can do better: an import has nothing to clean up
     os.environ["PYTHONSAFEPATH"] = "1"  # nor do the processes that libraries start look there
     os.environ["HDF5_PLUGIN_PRELOAD"] = "::"  # HDF5's word for: load no plug-ins
     # TensorFlow's start-up notes are for its developers; set before anything imports it, and only where unset.

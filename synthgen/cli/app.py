@@ -83,6 +83,8 @@ def _in_words(error: BaseException) -> tuple[str, int]:
         return f"{error.object[:200]}: a name that is not UTF-8 cannot be recorded; rename it", 1
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return "the system lets no further thread start; raise the limit on processes (ulimit -u)", 1
+    if isinstance(error, ValueError) and "integer string conversion" in str(error):  # Python's own limit
+        return "a number has thousands of digits; choose a smaller one", 2
     return "", 1
 
 
@@ -165,7 +167,7 @@ def evaluate(
         int, typer.Option(help="Measure on the last N training images instead of the test images.", min=0)
     ] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Faster: one classifier, other figures on samples.")] = False,
-    seeds: Annotated[int, typer.Option(help="How many times each classifier is trained.")] = 1,
+    seeds: Annotated[int, typer.Option(help="How many times each classifier is trained.", max=1_000)] = 1,
     inception: Annotated[
         Path | None, typer.Option(help="Weights of Keras's InceptionV3; adds the usual Fréchet Inception distance.")
     ] = None,
@@ -220,7 +222,7 @@ def audit(
     canaries: Annotated[
         int | None, typer.Option(help="Audit the recipe's training with N canaries. [default for a recipe: 1000]")
     ] = None,
-    count: Annotated[int, typer.Option(help="How many synthetic images to attack.")] = 10_000,
+    count: Annotated[int, typer.Option(help="How many synthetic images to attack.", max=10_000_000)] = 10_000,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key.")
     ] = None,
