@@ -1,9 +1,8 @@
 """``python -m synthgen`` and the ``synthgen`` command: what must be so before any other module is imported."""
 
+import _signal  # type: ignore[import-not-found] # ``signal``, which imports others, would leave time for a traceback
 import os
 import sys
-
-import _signal  # type: ignore[import-not-found] # ``signal``, which imports others, would leave time for a traceback
 
 
 def main() -> None:
