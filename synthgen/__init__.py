@@ -8,9 +8,8 @@
 The names below are the public ones; they are imported when first used, and TensorFlow only by what needs it.
 """
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.3.0"
+TYPE_CHECKING = False  # type checkers take it for true; ``python -m`` would import ``typing`` from the working folder
 
 if TYPE_CHECKING:  # the one list of public names: type checkers take it as it stands, and ``_homes`` reads it below
     from synthgen.doctor import diagnose as diagnose
@@ -46,17 +45,19 @@ if TYPE_CHECKING:  # the one list of public names: type checkers take it as it s
     from synthgen.training.run import train_privately as train_privately
     from synthgen.training.strategy import choose_strategy as choose_strategy
 else:
-    import functools
+    _found = {}
 
-    @functools.cache
     def _homes():
         """Public name → module, from the imports above, as they stand in this file."""
+        if _found:
+            return _found
         import ast
         import importlib.resources
 
         tree = ast.parse(importlib.resources.files(__name__).joinpath("__init__.py").read_text("utf-8"))
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        return {alias.asname: node.module for node in imports for alias in node.names if alias.asname}
+        _found.update({alias.asname: node.module for node in imports for alias in node.names if alias.asname})
+        return _found
 
     def __getattr__(name):
         if name == "__all__":

@@ -1,5 +1,6 @@
 """What a result was made with (library versions, the machine), and the one place that starts TensorFlow."""
 
+import _thread
 import contextlib
 import functools
 import hashlib
@@ -12,9 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 _DRAWING, _TRAINING = ("numpy", "h5py", "zlib-ng"), ("tensorflow", "keras", "pillow")
+_TENSORFLOW_THREADS = 3  # for each processor, about
 _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "sve")
 
 
@@ -55,10 +55,32 @@ def import_tensorflow() -> None:
     """Import TensorFlow, silently where ``TF_CPP_MIN_LOG_LEVEL`` is 3.
 
     TensorFlow obeys that level only after its start; its start-up notes go straight to file descriptor 2.
+
+    Raises:
+        RuntimeError: it could not start its threads, and would end the process without a word of ours.
     """
+    if "tensorflow" not in sys.modules and not threads_can_start(_TENSORFLOW_THREADS * (os.cpu_count() or 1)):
+        raise RuntimeError("TensorFlow can't start new threads: the system allows no more; raise the limit (ulimit -u)")
     quiet = _silence() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext()
     with quiet:
         import tensorflow  # noqa: F401
+
+
+def threads_can_start(number: int) -> bool:
+    """Whether the system lets so many more threads start; tried out, as limits count other processes, too."""
+    gate = _thread.allocate_lock()
+
+    def wait() -> None:
+        with gate:
+            pass
+
+    with gate:
+        try:
+            for _ in range(number):
+                _thread.start_new_thread(wait, ())
+        except RuntimeError:
+            return False
+    return True
 
 
 @contextlib.contextmanager
@@ -83,6 +105,8 @@ def _version(distribution: str) -> str:
 
 def _blas() -> str:
     """The library that multiplies numpy's matrices, which numpy's version does not determine."""
+    import numpy as np
+
     found: Any = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
 
@@ -90,6 +114,8 @@ def _blas() -> str:
 @functools.cache
 def _arithmetic() -> str:
     """A digest, to the last bit, of what matrix products and exponentials of the kind used in drawing give here."""
+    import numpy as np
+
     numbers = np.random.Generator(np.random.Philox(0)).random(1 << 16, np.float32) - np.float32(0.5)
     digest = hashlib.sha256(np.exp(numbers).tobytes())
     for rows, inner in ((96, 59), (48, 384), (16, 192), (9, 16)):

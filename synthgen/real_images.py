@@ -7,6 +7,7 @@ recompress them.
 
 import hashlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,7 +138,11 @@ def _require(folder: Path, name: str) -> Path:
 
 def _keras_cache() -> Path:
     home = os.environ.get("KERAS_HOME")
-    return (Path(home) if home else Path.home() / ".keras") / "datasets" / "fashion-mnist"
+    try:
+        keras = Path(home) if home else Path.home() / ".keras"
+    except RuntimeError:  # a user without a home: Keras then does the same
+        keras = Path(tempfile.gettempdir()) / ".keras"
+    return keras / "datasets" / "fashion-mnist"
 
 
 def _download() -> Path:

@@ -1,9 +1,11 @@
 """A pool of worker processes: each prepares once (loads a generator, say), then works through tasks; results in order.
 
 Workers are spawned, not forked: threads do not survive a fork. None outlives the process that started it, however
-that one ends. A worker that dies ends the whole pool with one line.
+that one ends. A worker that dies ends the whole pool with one line. Workers import nothing from the working folder,
+which may hold what a stranger sent, unless the process that starts them does.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -47,7 +49,7 @@ def run_in_pool(
 
     Raises:
         SynthgenError, OSError: as raised in a worker.
-        WorkerError: a worker died.
+        WorkerError: a worker died, ran out of memory or could not be started.
     """
     context = multiprocessing.get_context("spawn")
     pool: list[_Worker] = []
@@ -86,9 +88,40 @@ def available_cpus() -> int:
 def _start(context: Any, prepare: Prepare) -> _Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(prepare, theirs), daemon=True)
-    process.start()
+    try:
+        with _safe_start():
+            process.start()
+    except OSError as error:
+        raise WorkerError(f"a worker process cannot be started: {error.strerror or error}; use --workers 1.") from error
     theirs.close()  # so that the end of the process is the end of the pipe
     return _Worker(process, ours)
+
+
+@contextlib.contextmanager
+def _safe_start() -> Iterator[None]:
+    """While a process is started: it shall import nothing from the working folder, and not be interrupted.
+
+    It begins as ``python -c``, which imports from the working folder until it is given this process's path; the
+    process with which multiprocessing tracks resources remains so. Ctrl-C reaches it, too, before it can ignore it:
+    it inherits that the signal is blocked. Here the signal is then handled a moment later.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    mask = None
+    try:
+        if hasattr(signal, "pthread_sigmask"):
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()  # by itself it would be started below, and unblock the signal
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _ready(pool: list[_Worker]) -> list[_Worker]:
@@ -125,8 +158,8 @@ def _death_of(worker: _Worker) -> WorkerError:
 def _work(prepare: Prepare, connection: Connection) -> None:
     """What a worker does: prepare, then tasks until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the process that started us decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         work = prepare()
         while True:
             index, task = connection.recv()
@@ -136,7 +169,12 @@ def _work(prepare: Prepare, connection: Connection) -> None:
         return
     except (SynthgenError, OSError) as error:
         connection.send(("error", None, error))
-    except Exception:
+    except MemoryError:
+        connection.send(("error", None, WorkerError("a worker process ran out of memory; use fewer --workers.")))
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+            connection.send(("error", None, WorkerError("a worker process cannot start a thread; use --workers 1.")))
+            return
         connection.send(("error", None, RuntimeError(f"in a worker process:\n{traceback.format_exc()}")))
 
 

@@ -1,14 +1,21 @@
-"""The commands, and the exit codes of their errors."""
+"""The commands, and the exit codes of their errors.
 
+Help texts are given as such: docstrings are gone under ``python -OO``.
+"""
+
+import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 import synthgen
+from synthgen.cli import interrupts
 from synthgen.cli.console import DATA_HELP, advancing, fail, print_line, progress_bar, say, stage_bar
 from synthgen.cli.export import FORMATS_HELP, export, merge
+from synthgen.cli.streams import output_lost, secure_streams
 from synthgen.cli.train import train
 from synthgen.errors import SynthgenError, UsageError
 from synthgen.formats.table import DEFAULT_FORMAT
@@ -22,32 +29,94 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command(
-    epilog="Examples:  synthgen train --recipe smoke   |   synthgen train --recipe dpgan --epsilon 3 --dry-run"
-)(train)
-app.command(
-    epilog="Examples:  synthgen export --count 60000 --format png   |   synthgen export --count 100 --labels 0,3,7"
-)(export)
-app.command(epilog="Examples:  synthgen merge dataset   |   synthgen merge s3://bucket/set")(merge)
+# What Typer raises for unusable arguments; it brings its own copy of click, or takes the installed one.
+_ArgumentError: type[Exception] = typer.BadParameter.__mro__[2]
+_BROKEN_PIPE = 141  # the shell's number for a process that writes to a reader that has ended, as ``head`` does
 
 
 def main() -> NoReturn:
     """Run the command line; an expected failure is one line on stderr and an exit code."""
+    secure_streams()
+    interrupts.take_interrupts()
     try:
-        app(prog_name="synthgen")
-    except SynthgenError as error:
-        fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        fail("interrupted; what is finished is kept", 130)
-    except BrokenPipeError:  # the reader of the output has ended, as `head` does
-        sys.stderr.close()
-        sys.exit(141)
-    except OSError as error:  # a picture or a report that cannot be written, a folder that may not be read
-        fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
-    sys.exit(0)
+        code = _run(lambda: app(prog_name="synthgen", standalone_mode=False))
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    lost = output_lost()
+    if lost is not None and not code:
+        if isinstance(lost, BrokenPipeError):
+            sys.exit(_BROKEN_PIPE)
+        fail(f"standard output: {lost.strerror or lost}; nothing else failed", 1)
+    sys.exit(code)
 
 
-@app.command(epilog="Examples:  synthgen verify dataset   |   synthgen verify dataset --regenerate 1000")
+def _run(command: Callable[[], Any]) -> int:
+    """The exit code of a command; exits with one line where it failed in a way that is no bug."""
+    try:
+        code = int(command() or 0)
+    except _ArgumentError as error:
+        _say_usage(error)
+        return int(getattr(error, "exit_code", 2))
+    except (Exception, KeyboardInterrupt) as error:
+        line, code = _in_words(error)
+        if not interrupts.was_interrupted():
+            if not line:
+                raise
+            fail(line, code)
+    if interrupts.was_interrupted():
+        interrupts.told()
+        fail("interrupted; what is finished is kept", interrupts.EXIT_CODE)
+    return code
+
+
+def _in_words(error: BaseException) -> tuple[str, int]:
+    """What to say about an error that a user can understand, and the exit code; no words for a bug."""
+    if isinstance(error, SynthgenError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):  # a picture or a report that cannot be written, a folder that may not be read
+        return f"{error.filename or 'file system'}: {error.strerror or error}", 1
+    if isinstance(error, MemoryError):
+        return "memory is short; close other programs, or raise the limit (ulimit -v)", 1
+    if isinstance(error, ImportError):  # of a library: no memory for it, a broken installation
+        return f"a library cannot be loaded: {error}", 1
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object[:200]}: a name that is not UTF-8 cannot be recorded; rename it", 1
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "the system lets no further thread start; raise the limit on processes (ulimit -u)", 1
+    if isinstance(error, ValueError) and "integer string conversion" in str(error):  # Python's own limit
+        return "a number has thousands of digits; choose a smaller one", 2
+    return "", 1
+
+
+def _say_usage(error: Exception) -> None:
+    """Print Typer's usage lines, which are ours, and its message, which quotes arguments, as one line."""
+    shown = io.StringIO()
+    error.show(file=shown)  # type: ignore[attr-defined]
+    usage, found, message = f"\n{shown.getvalue()}".partition("\nError: ")
+    for line in usage.splitlines()[1:]:
+        say(line)
+    if found:
+        say(f"Error: {message.rstrip()}")
+
+
+app.command(
+    help="Train a generator on the real images; leaves a checkpoint, metrics and sample pictures.",
+    epilog="Examples:  synthgen train --recipe smoke   |   synthgen train --recipe dpgan --epsilon 3 --dry-run",
+)(train)
+app.command(
+    help="Draw a labelled synthetic set from a checkpoint and write it with its manifest.",
+    epilog="Examples:  synthgen export --count 60000 --format png   |   synthgen export --count 100 --labels 0,3,7",
+)(export)
+app.command(
+    help="Complete a set that was written share by share: check that every shard is there, and write the manifest.",
+    epilog="Examples:  synthgen merge dataset   |   synthgen merge s3://bucket/set",
+)(merge)
+
+
+@app.command(
+    help="Check a set against its manifest; exit code 1 if they do not match.",
+    epilog="Examples:  synthgen verify dataset   |   synthgen verify dataset --regenerate 1000",
+)
 def verify(
     folder: Annotated[Path, typer.Argument(help="An exported set.")],
     regenerate: Annotated[int, typer.Option(help="Redraw this many images and compare them.", min=0)] = 0,
@@ -57,7 +126,7 @@ def verify(
     workers: Annotated[int | None, typer.Option(help="Worker processes. [default: one per processor]", min=1)] = None,
     files_only: Annotated[bool, typer.Option("--files-only", help="Check file hashes only; read no image.")] = False,
 ) -> None:
-    """Check a set against its manifest; exit code 1 if they do not match."""
+    """``synthgen verify``."""
     from synthgen.model.checkpoint import load_checkpoint
     from synthgen.sets.reading import claimed_content
     from synthgen.sets.verification import default_workers
@@ -87,7 +156,9 @@ def verify(
 
 
 @app.command(
-    epilog="Examples:  synthgen evaluate dataset --report report.html   |   synthgen evaluate dataset --quick --seeds 3"
+    help="Compare a set with the real images: usefulness, labels, fidelity, variety and copying.",
+    epilog="Examples:  synthgen evaluate dataset --report report.html   |   "
+    "synthgen evaluate dataset --quick --seeds 3",
 )
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="An exported set.")],
@@ -98,7 +169,7 @@ def evaluate(
         int, typer.Option(help="Measure on the last N training images instead of the test images.", min=0)
     ] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Faster: one classifier, other figures on samples.")] = False,
-    seeds: Annotated[int, typer.Option(help="How many times each classifier is trained.")] = 1,
+    seeds: Annotated[int, typer.Option(help="How many times each classifier is trained.", max=1_000)] = 1,
     inception: Annotated[
         Path | None, typer.Option(help="Weights of Keras's InceptionV3; adds the usual Fréchet Inception distance.")
     ] = None,
@@ -106,7 +177,7 @@ def evaluate(
         bool, typer.Option("--allow-unofficial", help="Accept real images that are not the official ones.")
     ] = False,
 ) -> None:
-    """Compare a set with the real images: usefulness, labels, fidelity, variety and copying."""
+    """``synthgen evaluate``."""
     from synthgen.environment import import_tensorflow
     from synthgen.evaluation.report import require_jinja, summary, write_report
     from synthgen.evaluation.run import evaluate as evaluate_
@@ -143,7 +214,9 @@ def evaluate(
 
 
 @app.command(
-    epilog="Examples:  synthgen audit runs/private   |   synthgen audit private --canaries 1000 --set privacy.epsilon=1"
+    help="Attack a set or a private training; exit code 1 if the attack refutes the proven epsilon.",
+    epilog="Examples:  synthgen audit runs/private   |   "
+    "synthgen audit private --canaries 1000 --set privacy.epsilon=1",
 )
 def audit(
     target: Annotated[str, typer.Argument(help="A checkpoint (name or folder), an exported set, or a private recipe.")],
@@ -151,13 +224,13 @@ def audit(
     canaries: Annotated[
         int | None, typer.Option(help="Audit the recipe's training with N canaries. [default for a recipe: 1000]")
     ] = None,
-    count: Annotated[int, typer.Option(help="How many synthetic images to attack.")] = 10_000,
+    count: Annotated[int, typer.Option(help="How many synthetic images to attack.", max=10_000_000)] = 10_000,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key.")
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the numbers (JSON).")] = None,
 ) -> None:
-    """Attack a set or a private training; exit code 1 if the attack refutes the proven epsilon."""
+    """``synthgen audit``."""
     from synthgen.audit.run import PRIVATE_NOTE
     from synthgen.audit.run import audit as audit_
     from synthgen.files import write_json
@@ -176,7 +249,10 @@ def audit(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Examples:  synthgen preview dataset   |   synthgen preview private --out samples.png")
+@app.command(
+    help="Write a picture of images from a checkpoint or a set.",
+    epilog="Examples:  synthgen preview dataset   |   synthgen preview private --out samples.png",
+)
 def preview(
     source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],
     out: Annotated[Path, typer.Option(help="The picture to write (PNG).")] = Path("grid.png"),
@@ -184,7 +260,7 @@ def preview(
         int, typer.Option(help="Images per row; with labels, each row shows one class.", min=1, max=100)
     ] = 10,
 ) -> None:
-    """Write a picture of images from a checkpoint or a set."""
+    """``synthgen preview``."""
     from synthgen.model.pictures import save_contact_sheet
     from synthgen.sets.inspection import preview_images
 
@@ -192,11 +268,14 @@ def preview(
     say(f"wrote {out}")
 
 
-@app.command(epilog="Examples:  synthgen info private   |   synthgen info dataset")
+@app.command(
+    help="Describe a checkpoint or a set, and its privacy claim.",
+    epilog="Examples:  synthgen info private   |   synthgen info dataset",
+)
 def info(
     source: Annotated[str, typer.Argument(help="A checkpoint (name or folder) or an exported set.")],
 ) -> None:
-    """Describe a checkpoint or a set, and its privacy claim."""
+    """``synthgen info``."""
     from synthgen.sets.inspection import describe
 
     lines = describe(source)
@@ -205,18 +284,18 @@ def info(
         print_line(f"{name:<{width}}{value}")
 
 
-@app.command()
+@app.command(help="List the recipes that come with synthgen.")
 def recipes() -> None:
-    """List the recipes that come with synthgen."""
+    """``synthgen recipes``."""
     from synthgen.model.recipe import builtin_recipes, load_recipe
 
     for name in builtin_recipes():
         print_line(f"{name:<14}{load_recipe(name).description}")
 
 
-@app.command()
+@app.command(help="Print where the real images were found, or how to get them.")
 def data(folder: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None) -> None:
-    """Print where the real images were found, or how to get them."""
+    """``synthgen data``."""
     from synthgen.real_images import find_data, load_real_images
 
     found = find_data(folder)
@@ -225,7 +304,10 @@ def data(folder: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] 
         print_line(f"{split:<8}{len(real):>8,} images  official  {found}")
 
 
-@app.command(epilog="Examples:  synthgen doctor   |   synthgen doctor --count 1000000 --format png --out /data/set")
+@app.command(
+    help="Check environment, data, checkpoints, disk and a small export; paste the output into a bug report.",
+    epilog="Examples:  synthgen doctor   |   synthgen doctor --count 1000000 --format png --out /data/set",
+)
 def doctor(
     checkpoint: Annotated[str | None, typer.Option(help="Built-in name or folder. [default: the one shipped]")] = None,
     data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
@@ -234,13 +316,15 @@ def doctor(
     file_format: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = DEFAULT_FORMAT,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check environment, data, checkpoints, disk and a small export; paste the output into a bug report."""
+    """``synthgen doctor``."""
     import json as json_
 
     from synthgen.doctor import diagnose
 
     diagnosis = diagnose(checkpoint=checkpoint, data=data, out=out, count=count, file_format=file_format)
-    print_line(json_.dumps(diagnosis.to_dict(), indent=2) if json else str(diagnosis))
+    text = json_.dumps(diagnosis.to_dict(), indent=2) if json else str(diagnosis)
+    for line in text.split("\n"):
+        print_line(line)
     if not diagnosis.healthy:
         raise typer.Exit(1)
 

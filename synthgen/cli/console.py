@@ -1,33 +1,53 @@
-"""What all commands share: lines for people and programs, progress bars, and what Ctrl-C does."""
+"""What all commands share: lines for people and programs, and progress bars.
 
-import signal
+Names and values come from files that a stranger may have made. So nothing is printed but by ``printable``.
+"""
+
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import typer
-from tqdm import tqdm
+from tqdm import TqdmMonitorWarning, tqdm
 
 from synthgen.workers import Progress, StageProgress
 
 DATA_HELP = "Folder of the four real Fashion-MNIST files; by default they are looked for (see: synthgen data)."
+_MAX_LINE = 4_000  # characters: longer than any line of ours
+# By default tqdm makes a lock for several processes, for which some Pythons start another process.
+tqdm.set_lock(threading.RLock())
+warnings.filterwarnings("ignore", category=TqdmMonitorWarning)  # no thread can start: then bars move less evenly
+
+
+def printable(text: str) -> str:
+    """``text`` as one line that a terminal shows and does not obey.
+
+    What is not printable is escaped as in Python: control characters, line ends, changes of direction, other spaces
+    than the usual one, bytes of a file name that are not UTF-8.
+    """
+    if len(text) > _MAX_LINE:
+        text = text[:_MAX_LINE] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_line(line: str) -> None:
     """A result, on stdout."""
-    typer.echo(line)
+    tqdm.write(printable(line), file=sys.stdout)
+    sys.stdout.flush()  # a program may wait for it
 
 
 def say(line: str) -> None:
     """A note for the person at the terminal, on stderr."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)
 
 
 def fail(message: str, exit_code: int) -> NoReturn:
     """End with one line on stderr and an exit code."""
-    print("synthgen: " + " ".join(message.split()), file=sys.stderr)
+    say("synthgen: " + " ".join(message.split()))
     sys.exit(exit_code)
 
 
@@ -48,7 +68,9 @@ def stage_bar() -> Iterator[StageProgress]:
             nonlocal shown, bar
             if bar is None or stage != shown:
                 bars.close()
-                bar = tqdm(total=of, desc=stage, disable=None, dynamic_ncols=True, bar_format=layout, leave=False)
+                bar = tqdm(
+                    total=of, desc=printable(stage), disable=None, dynamic_ncols=True, bar_format=layout, leave=False
+                )
                 shown = stage
                 bars.enter_context(bar)
             bar.update(done - bar.n)
@@ -63,42 +85,3 @@ def advancing(bar: "tqdm[NoReturn]") -> Progress:
         bar.update(amount)
 
     return advance
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
-    stopped = threading.Event()
-
-    def ask_to_stop(number: int, frame: Any) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        say("stopping after this step, with everything saved; a private look is finished first; Ctrl-C again: at once")
-        stopped.set()
-
-    with _handlers(ask_to_stop, signal.SIGINT, signal.SIGTERM):
-        yield stopped
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Within it SIGTERM and Ctrl-C both end an export with one line."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    with _handlers(interrupt, signal.SIGTERM):
-        try:
-            yield
-        except KeyboardInterrupt:
-            fail("interrupted; finished shards are kept, go on with --resume", 130)
-
-
-@contextmanager
-def _handlers(handler: Any, *signals: signal.Signals) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)

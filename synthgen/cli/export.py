@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypedDict
 import typer
 from tqdm import tqdm
 
-from synthgen.cli.console import print_line, progress_bar, say, sigterm_as_interrupt
+from synthgen.cli import interrupts
+from synthgen.cli.console import fail, print_line, progress_bar, say
 from synthgen.errors import UsageError
 from synthgen.formats.table import DEFAULT_FORMAT, FORMATS
 from synthgen.workers import Progress, StepProgress
@@ -75,7 +76,7 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for every shard and at the end.")] = False,
     max_epsilon: Annotated[float | None, typer.Option(help=_MAX_EPSILON_HELP)] = None,
 ) -> None:
-    """Draw a labelled synthetic set from a checkpoint and write it with its manifest."""
+    """``synthgen export``."""
     from synthgen.export.plan import plan_export
     from synthgen.export.splits import plan_splits
     from synthgen.model.checkpoint import load_checkpoint
@@ -116,7 +117,7 @@ def export(
 
 
 def merge(out: Annotated[str, typer.Argument(help="Where export --shard wrote: a folder or a URL.")]) -> None:
-    """Complete a set that was written share by share: check that every shard is there, and write the manifest."""
+    """``synthgen merge``."""
     from synthgen.export.run import merge as merge_
 
     say(_content(out, merge_(out)))
@@ -190,9 +191,12 @@ class _Report:
     @contextmanager
     def running(self) -> Iterator[None]:
         """While it exports: the bar is closed in the end; SIGTERM and Ctrl-C end the export with one line."""
-        with sigterm_as_interrupt():
+        with interrupts.sigterm_as_interrupt():
             try:
                 yield
+            except KeyboardInterrupt:
+                interrupts.told()
+                fail("interrupted; finished shards are kept, go on with --resume", interrupts.EXIT_CODE)
             finally:
                 if self._bar is not None:
                     self._bar.close()

@@ -1,13 +1,14 @@
 """``synthgen train``."""
 
-import sys
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from tqdm import tqdm
 
-from synthgen.cli.console import DATA_HELP, progress_bar, say, stage_bar, stop_signals
+from synthgen.cli.console import DATA_HELP, print_line, progress_bar, say, stage_bar
+from synthgen.cli.interrupts import stop_signals
 from synthgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
-    """Train a generator on the real images; leaves a checkpoint, metrics and sample pictures."""
+    """``synthgen train``."""
     from synthgen.training.plan import DEFAULT_RECIPE, plan
     from synthgen.training.run import train as train_
     from synthgen.training.strategy import choose_strategy
@@ -82,7 +83,11 @@ def train(
         _say_plan(planned, out)
     if dry_run:
         return
-    with progress_bar(planned.total_steps, "batch", quiet) as bar, stage_bar() as on_stage, stop_signals() as stopped:
+    with (
+        progress_bar(planned.total_steps, "batch", quiet) as bar,
+        stage_bar() as on_stage,
+        stop_signals(_say_stopping) as stopped,
+    ):
         checkpoint = train_(
             planned,
             out,
@@ -90,7 +95,7 @@ def train(
             strategy=shared,
             on_step=_figures_on(bar),
             on_stage=on_stage,
-            on_summary=lambda summary: None if quiet else bar.write(str(summary), file=sys.stdout),
+            on_summary=lambda summary: None if quiet else print_line(str(summary)),
             on_replicas=lambda count: None if quiet else _say_replicas(count),
             should_stop=stopped.is_set,
         )
@@ -108,6 +113,11 @@ def _say_plan(plan: "Plan", out: Path) -> None:
     for line in plan.describe():
         say(line)
     say(f"{recipe.generator_flops / 1e6:.1f} MFLOP an image at export; checkpoint in {out}")
+
+
+def _say_stopping() -> None:
+    with contextlib.suppress(RuntimeError):  # the signal came while another line was being written
+        say("stopping after this step, with everything saved; a private look is finished first; Ctrl-C again: at once")
 
 
 def _say_replicas(count: int) -> None:
