@@ -12,5 +12,6 @@ __all__ = [
     "integrity",
     "manifest",
     "reading",
+    "records",
     "verification",
 ]
