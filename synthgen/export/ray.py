@@ -4,10 +4,12 @@ The shards of an actor that dies go to others, and another actor is started wher
 written twice, so the set is that of one process. Install with ``pip install 'synthgen[ray]'``.
 """
 
+import contextlib
 import importlib.util
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from synthgen.errors import ExportError, SynthgenError, UsageError
@@ -185,7 +187,9 @@ def _connect(ray: Any, address: str | None) -> bool:
     if ray.is_initialized():
         return False
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        # Ray lets actors import from the folder in which it begins: the one synthgen is in, not one a stranger filled.
+        with contextlib.chdir(Path(__file__).parents[2]):
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(f"address '{address}': no Ray cluster answers: {str(error).splitlines()[0]}") from error
     return True

@@ -15,6 +15,8 @@ from synthgen.sets.verification import verify
 START = "import os, sys, synthgen.__main__ as m; os.write(3, b'.'); sys.exit(m.main())"
 TRAIN = ["train", "--recipe", "smoke", "--data", DATA, "--set", SAMPLE[0], "--out", "run"]
 
+EXPORT = ["export", "--checkpoint", "conditional", "--allow-unprotected", "--count", "20000", "--workers", "2"]
+
 
 @pytest.fixture
 def interrupted(tmp_path):
@@ -55,11 +57,11 @@ def interrupted(tmp_path):
     [
         (["--help"], 0.005),
         (["--help"], 0.06),
-        (["export", "--checkpoint", "conditional", "--allow-unprotected", "--count", "20000", "--workers", "2"], 0.1),
-        (["export", "--checkpoint", "conditional", "--allow-unprotected", "--count", "20000", "--workers", "2"], 0.6),
-        (["export", "--checkpoint", "conditional", "--allow-unprotected", "--count", "20000", "--workers", "2"], 0.9),
+        (EXPORT, 0.1),
+        (EXPORT, 0.6),
+        (EXPORT, 0.9),
         (TRAIN, 0.3),
-        (TRAIN, 1.5),
+        pytest.param(TRAIN, 1.5, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -118,6 +120,7 @@ def test_an_interrupt_in_a_destructor_ends_the_command(tmp_path):
     assert (result.returncode, result.stderr) == (130, "synthgen: interrupted; what is finished is kept\n")
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_can_be_resumed(interrupted, synthgen, tmp_path):
     arguments = ["export", "--checkpoint", "conditional", "--allow-unprotected", "--count", 3000, "--workers", 2]
     interrupted([*arguments, "--out", "set"], 0.7, 4)

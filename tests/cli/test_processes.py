@@ -82,6 +82,16 @@ def test_a_librarys_workers_run_no_code_beside_a_set(planted, export, tmp_path, 
     assert not list(folder.glob("ran*"))
 
 
+@pytest.mark.ray
+def test_ray_actors_run_no_code_beside_a_set(planted, program, tiny_checkpoint):
+    folder = planted(LATER + BY_RUNPY)
+    command = [sys.executable, program, "export", "--checkpoint", tiny_checkpoint.path, "--allow-unprotected"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])}
+    result = run([*command, "--count", 600, "--engine", "ray", "--workers", 1], folder, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert not list(folder.glob("ran*"))
+
+
 def test_a_source_tree_is_found_by_its_workers(export, tmp_path):
     """``python -m synthgen`` in the folder of the sources, which no path names."""
     export(tmp_path / "set", count=600, shards=2)
