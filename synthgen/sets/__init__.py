@@ -3,4 +3,4 @@
 In goes a folder or URL with a manifest; out come batches of images, problems in words, cards.
 """
 
-__all__ = ["cards", "croissant", "digest", "inspection", "integrity", "manifest", "reading", "verification"]
+__all__ = ["cards", "croissant", "digest", "inspection", "integrity", "manifest", "reading", "records", "verification"]
