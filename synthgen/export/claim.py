@@ -90,7 +90,9 @@ def is_finished(out: Path) -> bool:
     except FileNotFoundError:
         return False
     except NotADirectoryError as error:
-        raise ExportError(f"{out}: a file, or below one; choose a new folder with --out") from error
+        raise ExportError(
+            f"{out}: cannot be written: it is a file or below one; choose a new folder with --out"
+        ) from error
     if not stat.S_ISREG(mode):
         raise NotOwnError(f"{out / MANIFEST_NAME}: a link, a pipe or the like; expected the file itself")
     return True
