@@ -7,7 +7,6 @@ The folder may be a stranger's: nothing in it is reached through a link, and not
 """
 
 import contextlib
-import json
 import os
 import shutil
 import stat
@@ -19,6 +18,7 @@ from synthgen.errors import ExportError
 from synthgen.files import NotOwnError, folder_lock, own_folder, read_own, remove_litter, write_json_once
 from synthgen.sets.manifest import LIST_FOLDER, MANIFEST_NAME, WORK_FOLDER, Manifest, load_manifest
 from synthgen.sets.records import expect, expect_printable
+from synthgen.untrusted.text import parse_json
 
 JOB_NAME = "job.json"
 MAX_JOB_BYTES = 1 << 20  # 1 MiB; a private statement of 32 mechanisms takes 20 KB
@@ -120,13 +120,13 @@ def read_job(out: str, data: bytes) -> dict[str, Any]:
         ExportError: it is damaged.
     """
     try:
-        job = json.loads(data)
+        job = parse_json(data)
         if not isinstance(job, dict):
             raise ValueError("it is no JSON object")
         expect_printable({key: value for key, value in job.items() if key != "origin"}, "it")
         made = job.get("made_with", {})
         expect(isinstance(made, dict) and all(type(v) is str for v in made.values()), "made_with holds no texts")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         name = f"{out}/{WORK_FOLDER}/{JOB_NAME}"
         raise ExportError(f"{name}: not an export job: {error}; remove {out} and export anew") from error
     return job

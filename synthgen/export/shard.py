@@ -4,7 +4,6 @@
 again, on another machine, and twice at once.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from synthgen.index import BLOCK_IMAGES, Shard
 from synthgen.model.sampling import Sampler, prefetched
 from synthgen.sets.digest import SetDigest, join_block_digests
 from synthgen.sets.manifest import WORK_FOLDER, FileRecord, ShardRecord, shard_record
+from synthgen.untrusted.text import parse_json
 from synthgen.workers import Progress, StepProgress
 
 _RECORD_BYTES, _BLOCK_BYTES = 64 << 10, 100  # a shard's record: at most so much, and so much for every block of images
@@ -167,14 +167,12 @@ def finished_shard(job: Job, shard: Shard, output: Output, *, hashed: bool = Tru
     if data is None:
         return None
     try:
-        finished = FinishedShard.from_dict(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        finished = FinishedShard.from_dict(parse_json(data))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     record = finished.record
     wanted = (job.sha256, shard.index, shard.start, shard.count, 32 * blocks)
     if (finished.job, record.index, record.start, record.count, len(finished.block_digests)) != wanted:
-        return None
-    if finished.class_counts != job.export.labels.class_counts(job.export.seed, shard.start, shard.count):
         return None
     if finished.class_counts != job.export.labels.class_counts(job.export.seed, shard.start, shard.count):
         return None
