@@ -223,7 +223,8 @@ def test_a_sparse_shard_of_a_tebibyte_is_not_hashed(any_set):
     document = json.loads((any_set / "manifest.json").read_text())
     document["shards"][0]["files"][0]["bytes"] = 1 << 40
     seal(any_set, shards=document["shards"])
-    expect_one_line(synthgen("verify", any_set, timeout=20), "bytes are too many for 20 images")
+    with pytest.raises(VerificationError, match="bytes are too many for 20 images"):
+        load_manifest(any_set)
     many = 1 << 30  # images: a tebibyte would be right for them
     document["shards"][0]["count"] = many
     seal(any_set, shards=document["shards"], count=many, class_counts=[many, *[0] * 9])
