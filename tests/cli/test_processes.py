@@ -86,7 +86,8 @@ def test_a_librarys_workers_run_no_code_beside_a_set(planted, export, tmp_path, 
 def test_ray_actors_run_no_code_beside_a_set(planted, program, tiny_checkpoint):
     folder = planted(LATER + BY_RUNPY)
     command = [sys.executable, program, "export", "--checkpoint", tiny_checkpoint.path, "--allow-unprotected"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])}
+    paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]  # an empty one is the working folder
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     result = run([*command, "--count", 600, "--engine", "ray", "--workers", 1], folder, env=environment)
     assert result.returncode == 0, result.stderr
     assert not list(folder.glob("ran*"))
