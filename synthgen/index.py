@@ -18,7 +18,7 @@ IMAGES_PER_SHARD = 6_000  # the default cut: ten shards for 60,000 images
 MAX_INDEX = 1 << 63  # ids are stored as int64
 MAX_SHARDS = 99_999  # five digits in a file name
 MAX_SEED = (1 << 64) - 1
-_MAX_DIGITS = 40  # Python refuses to read numbers of thousands
+MAX_DIGITS = 40  # Python refuses to read numbers of thousands
 ALL_CLASSES = tuple(range(NUM_CLASSES))
 
 # The second word of the Philox counter keeps the random streams of one block apart.
@@ -138,7 +138,7 @@ class LabelRule:
         if text == "uniform":
             return cls(classes=ALL_CLASSES, random=True)
         parts = [part.strip() for part in text.split(",")]
-        if not all(part.isdecimal() and len(part) < _MAX_DIGITS and int(part) < NUM_CLASSES for part in parts):
+        if not all(part.isdecimal() and len(part) < MAX_DIGITS and int(part) < NUM_CLASSES for part in parts):
             raise UsageError(
                 f"labels '{text:.80}': expected balanced, uniform, or labels from 0 to {NUM_CLASSES - 1} such as 0,3,7"
             )

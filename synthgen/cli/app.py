@@ -99,6 +99,13 @@ def _say_usage(error: Exception) -> None:
         say(f"Error: {message.rstrip()}")
 
 
+def _expect_folder_of(*paths: Path | None) -> None:
+    """Raise UsageError for a file to be written where there is no folder: before the work, not after it."""
+    for path in paths:
+        if path and not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+
+
 app.command(
     help="Train a generator on the real images; leaves a checkpoint, metrics and sample pictures.",
     epilog="Examples:  synthgen train --recipe smoke   |   synthgen train --recipe dpgan --epsilon 3 --dry-run",
@@ -183,9 +190,7 @@ def evaluate(
     from synthgen.evaluation.run import evaluate as evaluate_
     from synthgen.sets.manifest import load_manifest
 
-    for path in (report, json):
-        if path and not path.absolute().parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    _expect_folder_of(report, json)
     if report:
         require_jinja()
     load_manifest(folder)  # a folder that is no set is refused before TensorFlow starts, which takes seconds
@@ -235,8 +240,7 @@ def audit(
     from synthgen.audit.run import audit as audit_
     from synthgen.files import write_json
 
-    if json and not json.absolute().parent.is_dir():
-        raise UsageError(f"{json}: there is no folder {json.parent}; make it first")
+    _expect_folder_of(json)
     say(PRIVATE_NOTE)
     with stage_bar() as show:
         result = audit_(target, data, canaries=canaries, count=count, overrides=set_ or [], progress=show)

@@ -6,7 +6,7 @@ In one process, in several, on many machines without a coordinator, or through R
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,9 @@ from synthgen.export.engine import Engine
 from synthgen.export.outputs import LocalOutput, Output, open_output
 from synthgen.export.plan import Export, Job, expect_guarantee, plan_export
 from synthgen.export.shard import Callbacks, FinishedShard, finished_shard
-from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.sampling import loaded_generator
-from synthgen.sets.cards import write_cards
+from synthgen.sets.cards import sidecar_files
 from synthgen.sets.consistency import expect_consistent
 from synthgen.sets.integrity import set_problems
 from synthgen.sets.manifest import WORK_FOLDER, Manifest, content_record, manifest_documents, split_manifest
@@ -213,30 +212,17 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
         expect_consistent(manifest)
     except ValueError as error:  # records of finished shards may come from anyone
         raise ExportError(f"{output}: its job or a shard's record was altered: {error}; export it anew") from error
-    return publish_manifests(output, sidecars_of(manifest), [manifest], job.to_dict())[0]
+    return publish_manifests(output, [manifest], job.to_dict())[0]
 
 
-def sidecars_of(manifest: Manifest) -> dict[str, bytes]:
-    """The files beside the shards of one split, by name."""
-    return FORMATS[manifest.format].sidecars(
-        manifest.split,
-        [shard.count for shard in manifest.shards],
-        sum(file.bytes for shard in manifest.shards for file in shard.files),
-        labelled=manifest.labelled,
-    )
+def publish_manifests(output: Output, manifests: Sequence[Manifest], job: dict[str, Any]) -> tuple[Manifest, ...]:
+    """Publish the sidecars and the manifests of a set's splits.
 
-
-def publish_manifests(
-    output: Output, sidecars: Mapping[str, bytes], manifests: Sequence[Manifest], job: dict[str, Any]
-) -> tuple[Manifest, ...]:
-    """Publish the sidecars, the cards and the manifests of a set's splits.
-
-    Each manifest holds the hashes of sidecars and cards; the first one also those of the other manifests. It is written
+    Each manifest holds the hashes of the sidecars; the first one also those of the other manifests. It is written
     last: its presence means that the set is complete.
 
     Args:
         output: the set's, its shards in place.
-        sidecars: the files beside the shards, for all splits.
         manifests: of the splits, without sidecars.
         job: the claim on ``output``.
 
@@ -246,11 +232,11 @@ def publish_manifests(
     Raises:
         ExportError: another export has claimed ``output`` meanwhile, which is possible at a URL.
     """
+    sidecars = sidecar_files(manifests)
     records = tuple(content_record(name, data) for name, data in sidecars.items())
     with output.staging() as staging:
         for name, data in sidecars.items():
             (staging / name).write_bytes(data)
-        records += write_cards(staging, [replace(manifest, sidecars=records) for manifest in manifests])
         output.publish(staging)
     claim = output.read(f"{WORK_FOLDER}/{JOB_NAME}", MAX_JOB_BYTES)
     if claim is not None:

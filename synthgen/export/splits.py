@@ -23,16 +23,14 @@ from synthgen.export.run import (
     export_set,
     one_line_errors,
     publish_manifests,
-    sidecars_of,
 )
 from synthgen.export.shard import Callbacks
 from synthgen.files import flush_to_disk, is_own_folder, move_into_place, own_folder
 from synthgen.formats.table import FORMATS
+from synthgen.index import MAX_DIGITS
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.sets.manifest import SHARDS_PER_LIST, WORK_FOLDER, Manifest, load_manifests
 from synthgen.workers import Progress, StepProgress
-
-_MAX_DIGITS = 40  # Python refuses to read numbers of thousands
 
 
 def plan_splits(
@@ -46,7 +44,7 @@ def plan_splits(
     exports: list[Export] = []
     for part in splits.split(","):
         name, _, number = (piece.strip() for piece in part.partition("="))
-        if not number.isdecimal() or len(number) > _MAX_DIGITS or name in [export.split for export in exports]:
+        if not number.isdecimal() or len(number) > MAX_DIGITS or name in [export.split for export in exports]:
             raise UsageError(
                 f"splits '{splits:.80}': expected each split once, with a count, as in train=60000,test=10000"
             )
@@ -155,10 +153,7 @@ def _assemble(parts: Sequence[tuple[Path, Manifest]], output: LocalOutput, job: 
     for folder, manifest in parts:
         _link_tree(folder, output.path, _names(folder, manifest))
     manifests = [manifest for _, manifest in parts]
-    every = [sidecars_of(manifest) for manifest in manifests]
-    file_format = FORMATS[manifests[0].format]
-    sidecars = {name: file_format.merged_sidecar(name, [each[name] for each in every]) for name in every[0]}
-    return publish_manifests(output, sidecars, manifests, job)
+    return publish_manifests(output, manifests, job)
 
 
 def _names(folder: Path, manifest: Manifest) -> list[str]:

@@ -6,34 +6,15 @@ card's front matter is that of Hugging Face's data-set cards, so that ``load_dat
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from synthgen.fashion import CLASS_NAMES
-from synthgen.files import publish
 from synthgen.formats.table import FORMATS
 from synthgen.model.claims import BUILT_IN, origin_words
 from synthgen.sets.croissant import CROISSANT_NAME, OTHER_LICENCE, croissant, is_mit
 from synthgen.sets.escaping import in_code_span, in_markdown, json_ld_bytes
-from synthgen.sets.manifest import FileRecord, Manifest, content_record
+from synthgen.sets.manifest import Manifest, content_record
 
 CARD_NAME = "README.md"
-
-
-def write_cards(folder: Path, manifests: Sequence[Manifest]) -> tuple[FileRecord, ...]:
-    """Write ``README.md`` and ``croissant.json`` into a set's folder.
-
-    Args:
-        folder: where to write them.
-        manifests: of the set's splits, complete except for the records of these two files.
-
-    Returns:
-        The records of the two files, for the manifests.
-    """
-    files = _card_files(manifests)
-    for name, data in files.items():
-        with publish(folder / name) as partial:
-            partial.write_bytes(data)
-    return tuple(content_record(name, data) for name, data in files.items())
 
 
 def sidecar_files(manifests: Sequence[Manifest]) -> dict[str, bytes]:

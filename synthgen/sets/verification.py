@@ -36,11 +36,8 @@ from synthgen.sets.manifest import (
 from synthgen.sets.reading import read_batches, read_set
 from synthgen.workers import Progress, Work, available_cpus, run_in_pool
 
-_READ_PER_WORKER, _HASHED_PER_WORKER = (
-    20_000,
-    2_000_000,
-)  # images; fewer are checked sooner than one more process has started
-
+# Images: fewer are checked sooner than one more process has started.
+_READ_PER_WORKER, _HASHED_PER_WORKER = 20_000, 2_000_000
 _MAX_DEPTH = 8  # folders within each other; what lies deeper is a stranger's, whose outermost folder is named
 
 

@@ -21,7 +21,7 @@ from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.privacy.mechanisms import poisson_sample
 from synthgen.privacy.statement import PrivacyStatement, differential_privacy
 from synthgen.real_images import RealImages
-from synthgen.training.images import describe_private_images, enough_images
+from synthgen.training.images import enough_images
 from synthgen.training.run import PrivatePlan, Run, Summary, expect_seed
 from synthgen.workers import StageProgress
 
@@ -225,5 +225,4 @@ class _DpganRun(Run):
         return {**record, "seconds": round(self.seconds)}
 
     def statement(self) -> PrivacyStatement:
-        trained_on = describe_private_images(self.plan.recipe, len(self.plan.data))
-        return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, trained_on)
+        return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, self.plan.trained_on)

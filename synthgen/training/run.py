@@ -20,6 +20,7 @@ from synthgen.model.pictures import save_contact_sheet
 from synthgen.model.recipe import PrivateAdversarialRecipe, Recipe, StatisticsRecipe
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.training.folder import STATE_NAME, expect_same_run, open_state, run_folder, write_metrics, write_state
+from synthgen.training.images import describe_private_images
 from synthgen.training.strategy import Strategy, expect_shareable, workers_in_reach
 from synthgen.workers import StageProgress
 
@@ -112,6 +113,11 @@ class PrivatePlan(Plan):
 
     def describe_data(self) -> dict[str, Any]:
         return {"images": self.images}
+
+    @property
+    def trained_on(self) -> str:
+        """Which images the run protects, in the words of its privacy statement."""
+        return describe_private_images(self.recipe, self.images)
 
 
 class TrainOptions(TypedDict, total=False):

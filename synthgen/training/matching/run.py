@@ -21,7 +21,6 @@ from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
 from synthgen.privacy.statement import PUBLIC, PrivacyStatement, differential_privacy
 from synthgen.real_images import RealImages
 from synthgen.training.folder import expect_same_run, read_header, write_state
-from synthgen.training.images import describe_private_images
 from synthgen.training.matching.release import RELEASE_NAME, LookPlan, Release, look_as_student, look_privately
 from synthgen.training.run import PrivatePlan, Run, Summary
 from synthgen.workers import StageProgress
@@ -257,5 +256,5 @@ class _MatchingRun(Run):
         return header
 
     def statement(self) -> PrivacyStatement:
-        trained_on = describe_private_images(self.plan.recipe, self.plan.images)
-        return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, trained_on, _PUBLIC)
+        plan = self.plan
+        return differential_privacy(self._ledger.ledger, plan.recipe.privacy.delta, plan.trained_on, _PUBLIC)
