@@ -23,29 +23,36 @@ def own_version() -> str:
     return str(sys.modules["synthgen"].__version__)
 
 
-def drawn_with() -> dict[str, str]:
-    """The software and processor that decide the pixels of a set and the bytes of its files.
-
-    The same pixels are promised where all of these are the same. Another processor may round differently. So may a
-    library that is told to use another processor's kernels, which only ``arithmetic`` shows.
-    """
+def software() -> dict[str, str]:
+    """The software that draws and packs images, and the processor: for information, since no pixel depends on them."""
     return {
         "synthgen": own_version(),
         "python": platform.python_version(),
         **{name: _version(name) for name in _DRAWING},
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
-        "blas": _blas(),
-        "arithmetic": _arithmetic(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
+    }
+
+
+def float_drawn_with() -> dict[str, str]:
+    """The software and processor that decide the pixels of a float checkpoint, of synthgen 0.1 and 0.2.
+
+    The same pixels are promised where all of these are the same. Another processor may round differently. So may a
+    library that is told to use another processor's kernels, which only ``arithmetic`` shows.
+    """
+    return {
+        **software(),
+        "blas": _blas(),
+        "arithmetic": _arithmetic(),
         "vector_instructions": " ".join(_vector_instructions()),
     }
 
 
 def made_with() -> dict[str, str]:
-    """``drawn_with``, and what else a training depends on."""
+    """What a training depends on."""
     return {
-        **drawn_with(),
+        **float_drawn_with(),
         **{name: _version(name) for name in _TRAINING},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),  # other kernels, other rounding
     }

@@ -164,7 +164,7 @@ class LabelRule:
         if not self.labelled:
             return None
         if self.random:
-            drawn = _stream(seed, block, _LABEL_STREAM).integers(len(self.classes), size=BLOCK_IMAGES)
+            drawn = _random_labels(seed, block, len(self.classes))
         else:
             first = block * BLOCK_IMAGES % len(self.classes)  # Python's integers do not overflow past 2^63
             drawn = (first + np.arange(BLOCK_IMAGES)) % len(self.classes)
@@ -192,13 +192,18 @@ class LabelRule:
 NO_LABELS = LabelRule(classes=())
 
 
-def latents(seed: int, block: int, size: int, distribution: str) -> npt.NDArray[np.float32]:
-    """The latent vectors of one whole block, shape (256, size) float32.
+def latent_words(seed: int, block: int, count: int) -> npt.NDArray[np.uint64]:
+    """The first raw words of a block's latent stream, uint64, shape (count,): a published function, see docs/pixels.md."""
+    return _philox(seed, block, _LATENT_STREAM).random_raw(count)
+
+
+def float_latents(seed: int, block: int, size: int, distribution: str) -> npt.NDArray[np.float32]:
+    """The latents of one whole block, shape (256, size) float32, for checkpoints of synthgen 0.1 and 0.2.
 
     They come from Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") keyed by (seed, block),
     so that a block can be drawn without those before it. ``gaussian`` is N(0, 1); ``uniform`` is U[0, 1).
     """
-    stream = _stream(seed, block, _LATENT_STREAM)
+    stream = np.random.Generator(_philox(seed, block, _LATENT_STREAM))
     if distribution == "uniform":
         return stream.random((BLOCK_IMAGES, size), dtype=np.float32)
     return stream.standard_normal((BLOCK_IMAGES, size), dtype=np.float32)
@@ -211,7 +216,24 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def _stream(seed: int, block: int, stream: int) -> np.random.Generator:
+def _random_labels(seed: int, block: int, classes: int) -> npt.NDArray[np.int64]:
+    """The places, 0 to ``classes`` - 1, of a block's random labels, shape (256,).
+
+    Lemire 2019 (arXiv:1805.10941, section 4) on the 32-bit halves of the raw words, the lower half first. That is what
+    numpy's ``Generator.integers`` does, but numpy may change it.
+    """
+    threshold = np.uint64((1 << 32) % classes)
+    count = BLOCK_IMAGES // 2
+    while True:
+        words = _philox(seed, block, _LABEL_STREAM).random_raw(count)
+        products = words.astype("<u8", copy=False).view("<u4").astype(np.uint64) * np.uint64(classes)
+        drawn = products[(products & np.uint64(0xFFFFFFFF)) >= threshold] >> np.uint64(32)
+        if len(drawn) >= BLOCK_IMAGES:
+            return drawn[:BLOCK_IMAGES].astype(np.int64)
+        count += 1  # a word in 400 million is left out
+
+
+def _philox(seed: int, block: int, stream: int) -> np.random.Philox:
     key = np.array([seed, block], np.uint64)
     counter = np.array([0, stream, 0, 0], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return np.random.Philox(key=key, counter=counter)

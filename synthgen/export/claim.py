@@ -17,7 +17,7 @@ from typing import Any
 from synthgen.errors import ExportError
 from synthgen.files import NotOwnError, folder_lock, own_folder, read_own, remove_litter, write_json_once
 from synthgen.sets.manifest import LIST_FOLDER, MANIFEST_NAME, WORK_FOLDER, Manifest, load_manifest
-from synthgen.sets.records import expect, expect_printable
+from synthgen.sets.records import expect_printable, texts_of
 from synthgen.untrusted.text import parse_json
 
 JOB_NAME = "job.json"
@@ -30,7 +30,7 @@ def claim_folder(out: Path, job: dict[str, Any], *, resume: bool, shared: bool =
 
     Args:
         out: the output folder; made if need be.
-        job: what to make, as JSON-ready values; all of them except ``origin`` decide every byte.
+        job: what to make, as JSON-ready values; all of them except ``origin`` decide every image.
         resume: continue the same job.
         shared: hold the folder together with other processes that write shards of the same job; each may continue it.
 
@@ -124,8 +124,7 @@ def read_job(out: str, data: bytes) -> dict[str, Any]:
         if not isinstance(job, dict):
             raise ValueError("it is no JSON object")
         expect_printable({key: value for key, value in job.items() if key != "origin"}, "it")
-        made = job.get("made_with", {})
-        expect(isinstance(made, dict) and all(type(v) is str for v in made.values()), "made_with holds no texts")
+        texts_of(job.get("made_with", {}))
     except ValueError as error:
         name = f"{out}/{WORK_FOLDER}/{JOB_NAME}"
         raise ExportError(f"{name}: not an export job: {error}; remove {out} and export anew") from error
@@ -142,8 +141,8 @@ def expect_same_job(out: str, found: dict[str, Any], wanted: dict[str, Any], res
             f"{k} {there.get(k)} (here {here.get(k)})" for k in {**here, **there} if there.get(k) != here.get(k)
         ][:20]
         raise ExportError(
-            f"{out}: this export was begun with {', '.join(changed)}: pixels may be rounded otherwise here; go on with "
-            "the same software and processor, or choose a new folder with --out"
+            f"{out}: this export was begun with {', '.join(changed)}: pixels of a float checkpoint may be "
+            "rounded otherwise here; go on with the same software and processor, or choose a new folder with --out"
         )
     if different:
         raise ExportError(

@@ -18,6 +18,7 @@ from synthgen.export.shard import Callbacks, FinishedShard, draw_shard, finished
 from synthgen.formats.base import Batch
 from synthgen.index import BLOCK_IMAGES, Shard
 from synthgen.model.sampling import Sampler
+from synthgen.pixels.backends import expect_backend
 from synthgen.workers import Progress, Work, available_cpus, run_in_pool
 
 _IMAGES_PER_WORKER = 3_000  # fewer are drawn sooner than one more process has started
@@ -38,14 +39,17 @@ class Engine:
         name: ``local`` or ``ray``.
         workers: processes or Ray actors; None: this process alone, or an actor for every processor of the cluster.
         address: of the Ray cluster; None: the one this machine is part of, or a new one on it.
+        backend: what computes the images, see ``pixels.backends.open_backend``.
     """
 
     name: str = "local"
     workers: int | None = None
     address: str | None = None
+    backend: str = "auto"
 
     def expect_ready(self, out: str | Path) -> None:
-        """Raise UsageError unless the engine exists, is installed, is reachable and can write to ``out``."""
+        """Raise UsageError unless engine and backend exist, are installed, are reachable and can write to ``out``."""
+        expect_backend(self.backend)
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers {self.workers}: expected at least 1")
         if str(out).startswith("memory://") and (self.name == "ray" or self.workers not in (None, 1)):
@@ -78,25 +82,28 @@ class Engine:
 
             # An actor has another working folder.
             place = str(output.path.resolve()) if isinstance(output, LocalOutput) else str(output)
-            return generate_on_ray(job, place, indices, callbacks, address=self.address, actors=self.workers)
+            return generate_on_ray(
+                job, place, indices, callbacks, address=self.address, actors=self.workers, backend=self.backend
+            )
         callbacks.on_begin()
         progress = callbacks.progress
         if self.workers is None or self.workers == 1:
             return (draw_shard(job, index, output, lambda: sampler, progress) for index in indices)
         if len(indices) >= self.workers:
-            return run_in_pool(partial(_writing, job, str(output)), indices, workers=self.workers, progress=progress)
-        return _few_shards(job, output, indices, self.workers, progress)
+            writing = partial(_writing, job, str(output), sampler.backend)
+            return run_in_pool(writing, indices, workers=self.workers, progress=progress)
+        return _few_shards(job, output, indices, self.workers, sampler, progress)
 
 
 def _few_shards(
-    job: Job, output: Output, indices: Sequence[int], workers: int, progress: Progress
+    job: Job, output: Output, indices: Sequence[int], workers: int, sampler: Sampler, progress: Progress
 ) -> Iterator[FinishedShard]:
     """Fewer shards than workers: these draw pieces, and this process writes them in order."""
     shards = [job.export.plan[index] for index in indices]
     finished = {shard.index: finished_shard(job, shard, output) for shard in shards}
     pieces = {shard.index: list(_pieces(shard)) for shard in shards if finished[shard.index] is None}
     tasks = [piece for some in pieces.values() for piece in some]
-    drawn = run_in_pool(partial(_drawing, job), tasks, workers=workers)
+    drawn = run_in_pool(partial(_drawing, job, sampler.backend), tasks, workers=workers)
     for shard in shards:
         earlier = finished[shard.index]
         if earlier is not None:
@@ -104,18 +111,18 @@ def _few_shards(
             yield earlier
         else:
             batches = islice(drawn, len(pieces[shard.index]))
-            yield write_shard(job, shard, output, batches, progress)
+            yield write_shard(job, shard, output, batches, sampler.made_with(), progress)
 
 
-def _writing(job: Job, out: str) -> Work:
+def _writing(job: Job, out: str, backend: str) -> Work:
     """The work of a process that writes whole shards: its tasks are their indices."""
     output = open_output(out)
-    return lambda index, progress: generate_shard(job, index, output, progress)
+    return lambda index, progress: generate_shard(job, index, output, progress, backend=backend)
 
 
-def _drawing(job: Job) -> Work:
+def _drawing(job: Job, backend: str) -> Work:
     """The work of a process that only draws: its tasks are pieces of shards."""
-    sampler = job.sampler()
+    sampler = job.sampler(backend)
     return lambda piece, progress: _joined(list(sampler.shard(piece)))
 
 

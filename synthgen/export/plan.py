@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from synthgen.environment import drawn_with
+from synthgen.environment import float_drawn_with
 from synthgen.errors import CheckpointError, ExportError, SynthgenError, UsageError
 from synthgen.files import sha256_of_json
 from synthgen.formats.table import find_format
@@ -16,7 +16,7 @@ from synthgen.model.recipe import Recipe
 from synthgen.model.sampling import Sampler
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.manifest import CheckpointRecord
-from synthgen.sets.records import expect, expect_printable
+from synthgen.sets.records import expect, expect_printable, texts_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,9 @@ class Export:
         if self.split not in ("train", "test"):
             raise UsageError(f"split '{self.split}': expected train or test")
 
-    def sampler(self, checkpoint: Checkpoint) -> Sampler:
+    def sampler(self, checkpoint: Checkpoint, backend: str = "auto") -> Sampler:
         """What draws these images from ``checkpoint``."""
-        return Sampler(checkpoint, self.seed, self.labels)
+        return Sampler(checkpoint, self.seed, self.labels, backend)
 
     def share_count(self, share: int, of: int) -> int:
         """How many images share ``share`` of ``of`` holds."""
@@ -123,7 +123,8 @@ class Job:
         checkpoint: what a manifest says of the checkpoint, its hash included.
         location: where the checkpoint is found: the name of a built-in one or a folder.
         privacy: the checkpoint's privacy statement.
-        made_with: the software and hardware that every shard must be drawn with.
+        made_with: the software and processor that every shard of a float checkpoint must be drawn with; empty for an
+            exact one, whose pixels do not depend on them.
     """
 
     export: Export
@@ -134,7 +135,7 @@ class Job:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, export: Export) -> "Job":
-        """The job of drawing ``export`` from ``checkpoint`` with this machine's software and processor."""
+        """The job of drawing ``export`` from ``checkpoint``."""
         return cls(
             export=export,
             checkpoint=CheckpointRecord(
@@ -145,12 +146,13 @@ class Job:
             ),
             location=checkpoint.name if checkpoint.is_builtin else str(checkpoint.path.resolve()),
             privacy=checkpoint.privacy,
-            made_with=drawn_with(),  # a set drawn half here, half elsewhere would be reproducible nowhere
+            made_with={} if checkpoint.exact else float_drawn_with(),
         )
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides every byte, as JSON-ready values."""
+        """What decides every image and its place, as JSON-ready values."""
+        condition = {"made_with": self.made_with} if self.made_with else {}
         return {
             "checkpoint": self.checkpoint.sha256,
             "seed": self.export.seed,
@@ -158,7 +160,7 @@ class Job:
             "split": self.export.split,
             "format": self.export.file_format,
             **dataclasses.asdict(self.export.plan),
-            "made_with": self.made_with,
+            **condition,
         }
 
     @functools.cached_property
@@ -200,9 +202,8 @@ class Job:
             for key in keys:
                 if type(holder[key]) is not kind:
                     raise ValueError(f"{key} is {holder[key]!r:.80}; expected {kind.__name__}")
-        recipe, made_with = origin["recipe"], document["made_with"]
-        expect_printable([document["checkpoint"], origin["name"], recipe, made_with], "it")
-        expect(isinstance(made_with, dict) and all(type(v) is str for v in made_with.values()), "made_with: no texts")
+        recipe, made_with = origin["recipe"], texts_of(document.get("made_with", {}))
+        expect_printable([document["checkpoint"], origin["name"], recipe], "it")
         labels = LabelRule.recorded(document["labels"])
         expect(labels.labelled == Recipe.from_dict(recipe).conditional, f"labels {labels} do not fit the recipe")
         return cls(
@@ -221,27 +222,27 @@ class Job:
             ),
             location=origin["location"],
             privacy=PrivacyStatement.from_dict(origin["privacy"]),
-            made_with=dict(made_with),
+            made_with=made_with,
         )
 
-    def sampler(self) -> Sampler:
+    def sampler(self, backend: str = "auto") -> Sampler:
         """What draws the job's images; each process loads the checkpoint from ``location`` and checks it once.
 
         Raises:
             CheckpointError: ``location`` holds another checkpoint, or none.
-            ExportError: this machine would draw other pixels than the job's.
+            ExportError: this machine would draw other pixels than the job's, from a float checkpoint.
         """
         made_with = tuple(sorted(self.made_with.items()))
-        return self.export.sampler(_source(self.location, self.checkpoint.sha256, made_with))
+        return self.export.sampler(_source(self.location, self.checkpoint.sha256, made_with), backend)
 
 
 @functools.lru_cache(maxsize=4)
 def _source(location: str, sha256: str, expected: tuple[tuple[str, str], ...]) -> Checkpoint:
-    here = drawn_with()
+    here = float_drawn_with() if expected else {}
     if different := [f"{k} {v} (here {here.get(k)})" for k, v in expected if here.get(k) != v]:
         raise ExportError(
-            f"the export was begun with {', '.join(different)}: pixels may be rounded otherwise here; "
-            "run every part of it with the same software and processor"
+            f"the export was begun with {', '.join(different)}: pixels of a float checkpoint may be rounded "
+            "otherwise here; run every part of it with the same software and processor"
         )
     checkpoint = load_checkpoint(location)
     if checkpoint.sha256 != sha256:

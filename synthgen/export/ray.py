@@ -33,6 +33,7 @@ def generate_on_ray(
     *,
     address: str | None,
     actors: int | None,
+    backend: str,
 ) -> Iterator[FinishedShard]:
     """Write the shards of ``indices`` on a Ray cluster; yield each one's record, in order.
 
@@ -42,6 +43,7 @@ def generate_on_ray(
         indices: which shards.
         address: of the cluster; None: the one this machine is part of, or a new one on it.
         actors: how many draw at once, a processor each; None: as many as the cluster has processors.
+        backend: what computes the images, see ``pixels.backends.open_backend``.
         callbacks: ``on_begin`` is called when the cluster is connected, ``progress`` for every finished shard.
 
     Raises:
@@ -54,7 +56,7 @@ def generate_on_ray(
 
     begun = _connect(ray, address)
     callbacks.on_begin()
-    pool = _Pool(ray, job, out)
+    pool = _Pool(ray, job, out, backend)
     try:
         processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head alone may have none
         for _ in range(min(actors or processors, len(indices))):
@@ -88,21 +90,21 @@ def expect_ray(address: str | None) -> None:
 class ShardActor:
     """A process of the cluster that writes shards."""
 
-    def prepare(self, job: dict[str, Any], out: str) -> None:
+    def prepare(self, job: dict[str, Any], out: str, backend: str) -> None:
         """Load the checkpoint."""
-        self._job, self._output = Job.from_dict(job), open_output(out)
-        self._job.sampler()
+        self._job, self._output, self._backend = Job.from_dict(job), open_output(out), backend
+        self._job.sampler(backend)
 
     def generate(self, index: int) -> FinishedShard:
         """Write a shard: a task."""
-        return generate_shard(self._job, index, self._output)
+        return generate_shard(self._job, index, self._output, backend=self._backend)
 
 
 class _Pool:
     """The actors and their tasks. A task is a position in the list of shards to write."""
 
-    def __init__(self, ray: Any, job: Job, out: str) -> None:
-        self._ray, self._job, self._out = ray, job, out
+    def __init__(self, ray: Any, job: Job, out: str, backend: str) -> None:
+        self._ray, self._job, self._out, self._backend = ray, job, out, backend
         self._kind = ray.remote(num_cpus=1)(ShardActor)
         self._load: dict[Any, int] = {}  # prepared actor → number of its tasks
         self._preparing: dict[Any, Any] = {}  # reference → actor; one for which there is no room stays here
@@ -112,7 +114,7 @@ class _Pool:
 
     def start_actor(self) -> None:
         actor = self._kind.remote()
-        self._preparing[actor.prepare.remote(self._job.to_dict(), self._out)] = actor
+        self._preparing[actor.prepare.remote(self._job.to_dict(), self._out, self._backend)] = actor
 
     def run(self, indices: Sequence[int], progress: Progress) -> Iterator[FinishedShard]:
         """Give the shards to idle actors and yield the results in order."""

@@ -6,7 +6,7 @@ In one process, in several, on many machines without a coordinator, or through R
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,9 @@ from synthgen.export.outputs import LocalOutput, Output, open_output
 from synthgen.export.plan import Export, Job, expect_guarantee, plan_export
 from synthgen.export.shard import Callbacks, FinishedShard, finished_shard
 from synthgen.model.checkpoint import Checkpoint
+from synthgen.files import sha256_of_json
 from synthgen.model.sampling import loaded_generator
+from synthgen.pixels.backends import for_few
 from synthgen.sets.cards import sidecar_files
 from synthgen.sets.consistency import expect_consistent
 from synthgen.sets.integrity import set_problems
@@ -41,6 +43,7 @@ def generate(
     workers: int | None = None,
     engine: str = "local",
     address: str | None = None,
+    backend: str = "auto",
     max_epsilon: float | None = None,
     progress: Progress = lambda images: None,
     on_shard: StepProgress = lambda done, of: None,
@@ -60,6 +63,7 @@ def generate(
             every processor of the cluster.
         engine: ``local``, or ``ray`` to draw on a Ray cluster, whose nodes must all reach ``out``.
         address: of the Ray cluster; by default the one this machine is part of, or a new one on it.
+        backend: what computes the images, see ``pixels.backends.open_backend``; no pixel depends on it.
         progress: called with the number of images just finished.
         on_shard: called when a shard is finished.
         on_begin: called when drawing begins: every check has passed, and ``out`` is claimed. Not called for a set that
@@ -75,7 +79,7 @@ def generate(
             larger than ``max_epsilon``.
         PrivacyError: the checkpoint claims less than its ledger proves.
     """
-    drawing = Engine(name=engine, workers=workers, address=address)
+    drawing = Engine(name=engine, workers=workers, address=address, backend=for_few(backend, export.plan.count))
     expect_allowed(checkpoint, out, drawing, allow_unprotected, max_epsilon)
     callbacks = Callbacks(progress=progress, on_shard=on_shard, on_begin=on_begin)
     with one_line_errors(out):
@@ -92,6 +96,7 @@ def generate_share(
     allow_unprotected: bool = False,
     max_epsilon: float | None = None,
     workers: int | None = None,
+    backend: str = "auto",
     progress: Progress = lambda images: None,
     on_shard: StepProgress = lambda done, of: None,
     on_begin: Callable[[], None] = lambda: None,
@@ -103,7 +108,7 @@ def generate_share(
     Args:
         share: 0 to ``of - 1``.
         of: the number of shares.
-        checkpoint, export, out, allow_unprotected, max_epsilon, workers, progress, on_shard, on_begin: as for
+        checkpoint, export, out, allow_unprotected, max_epsilon, workers, backend, progress, on_shard, on_begin: as for
             ``generate``.
 
     Returns:
@@ -114,7 +119,7 @@ def generate_share(
     """
     if not 0 <= share < of:
         raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
-    engine = Engine(workers=workers)
+    engine = Engine(workers=workers, backend=for_few(backend, export.share_count(share, of)))
     expect_allowed(checkpoint, out, engine, allow_unprotected, max_epsilon)
     indices = range(share, export.plan.shards, of)
     callbacks = Callbacks(progress=progress, on_shard=on_shard, on_begin=on_begin)
@@ -122,7 +127,7 @@ def generate_share(
         output, job = open_output(out), Job.of(checkpoint, export)
         with output.claim(job.to_dict(), resume=True, shared=True):
             if output.manifest() is None:  # else the set is merged already
-                engine.shards(job, export.sampler(checkpoint), output, indices, callbacks)
+                engine.shards(job, export.sampler(checkpoint, engine.backend), output, indices, callbacks)
     return len(indices)
 
 
@@ -148,16 +153,33 @@ def merge(out: str | Path) -> Manifest:
             manifest = output.manifest()
             if manifest is not None:  # of a merge that was done between our look and our claim
                 return manifest
-            found = [(shard, finished_shard(job, shard, output, hashed=False)) for shard in job.export.plan]
-            missing = [shard.index for shard, finished in found if finished is None]
-            if missing:
-                raise ExportError(
-                    f"{out}: {len(missing)} of {len(found)} shards are missing or of another export: "
-                    f"{_ranges(missing)}; run their export --shard again"
-                )
-            manifest = complete(job, output, [finished for _, finished in found if finished is not None])
+            manifest = complete(job, output, _all_shards(job, output, out))
             output.release()
     return manifest
+
+
+def _all_shards(job: Job, output: Output, out: str | Path) -> list[FinishedShard]:
+    """The records of all shards of a job, each finished somewhere; raises ExportError if one is not."""
+    found = [finished_shard(job, shard, output, hashed=False) for shard in job.export.plan]
+    # Two machines that wrote one shard at once may have packed the same images into other bytes of the same number.
+    if len({sha256_of_json(shard.made_with) for shard in found if shard is not None}) > 1:
+        found = [finished_shard(job, shard, output) for shard in job.export.plan]
+    missing = [index for index, shard in enumerate(found) if shard is None]
+    if missing:
+        raise ExportError(
+            f"{out}: {len(missing)} of {len(found)} shards are missing or of another export: "
+            f"{_ranges(missing)}; run their export --shard again"
+        )
+    return [shard for shard in found if shard is not None]
+
+
+def _joined(parts: Iterable[dict[str, str]]) -> dict[str, str]:
+    """What shards were made with, as one: where they differ, all values, such as ``numpy, onnxruntime 1.32.0``."""
+    values: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for key, value in part.items():
+            values.setdefault(key, {})[value] = None
+    return {key: ", ".join(sorted(some)[:10])[:1000] for key, some in values.items()}
 
 
 def export_set(
@@ -171,7 +193,8 @@ def export_set(
             expect_sound(output, manifest)
             callbacks.progress(manifest.count)
         else:
-            finished = engine.shards(job, export.sampler(checkpoint), output, range(export.plan.shards), callbacks)
+            sampler = export.sampler(checkpoint, engine.backend)
+            finished = engine.shards(job, sampler, output, range(export.plan.shards), callbacks)
             if engine.name == "ray":
                 _expect_arrived(job, output, finished)
             manifest = complete(job, output, finished)
@@ -206,7 +229,7 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
         digest=set_digest.hexdigest(),
         shards=tuple(shard.record for shard in finished),
         sidecars=(),
-        made_with=job.made_with,
+        made_with=_joined(shard.made_with for shard in finished),
     )
     try:
         expect_consistent(manifest)
@@ -311,5 +334,5 @@ def expect_allowed(
         CheckpointError: the weights do not fit the recipe.
     """
     expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
-    loaded_generator(checkpoint)
+    loaded_generator(checkpoint, "numpy")
     engine.expect_ready(out)

@@ -22,6 +22,7 @@ from synthgen.index import BLOCK_IMAGES, Shard
 from synthgen.model.sampling import Sampler, prefetched
 from synthgen.sets.digest import SetDigest, join_block_digests
 from synthgen.sets.manifest import WORK_FOLDER, FileRecord, ShardRecord, shard_record
+from synthgen.sets.records import texts_of
 from synthgen.untrusted.text import parse_json
 from synthgen.workers import Progress, StepProgress
 
@@ -46,12 +47,14 @@ class FinishedShard:
         class_counts: images of each class; all zero where there are no labels.
         block_digests: the SHA-256 of its blocks, 32 bytes each; the set's digest is made from them.
         job: the hash of its job.
+        made_with: what drew and packed it, for the manifest.
     """
 
     record: ShardRecord
     class_counts: tuple[int, ...]
     block_digests: bytes
     job: str
+    made_with: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -61,12 +64,13 @@ class FinishedShard:
             "class_counts": list(self.class_counts),
             "block_digests": blocks,
             "job": self.job,
+            "made_with": self.made_with,
         }
 
     @classmethod
     def from_dict(cls, document: Any) -> "FinishedShard":
         """Read it back; raises ValueError, KeyError, TypeError or AttributeError for anything else."""
-        own = {"class_counts", "block_digests", "job"}
+        own = {"class_counts", "block_digests", "job", "made_with"}
         record = shard_record({key: value for key, value in document.items() if key not in own})
         digests, counts = document["block_digests"], document["class_counts"]
         blocks = b"".join(bytes.fromhex(block) for block in digests)
@@ -74,15 +78,21 @@ class FinishedShard:
             raise ValueError("the block digests do not give the shard's digest")
         if len(counts) != NUM_CLASSES or not all(type(count) is int and count >= 0 for count in counts):
             raise ValueError("class_counts are not ten numbers of images")
-        return cls(record=record, class_counts=tuple(counts), block_digests=blocks, job=str(document["job"]))
+        return cls(
+            record=record,
+            class_counts=tuple(counts),
+            block_digests=blocks,
+            job=str(document["job"]),
+            made_with=texts_of(document["made_with"]),
+        )
 
 
 def generate_shard(
-    job: Job, index: int, out: str | Path | Output, progress: Progress = lambda images: None
+    job: Job, index: int, out: str | Path | Output, progress: Progress = lambda images: None, *, backend: str = "auto"
 ) -> FinishedShard:
     """Draw and write shard ``index`` of a job, unless it is there already.
 
-    Every call with the same job and index leaves the same files. They get their final names only once they are whole,
+    Every call with the same job and index leaves the same images. Their files get their final names only once they are whole,
     and the shard's record is written after them. So the call may be killed and repeated, and made twice at once.
 
     Args:
@@ -90,13 +100,16 @@ def generate_shard(
         index: 0 to ``job.export.plan.shards - 1``.
         out: a folder or URL that the job has claimed.
         progress: called with the number of images just finished.
+        backend: what computes, see ``pixels.backends.open_backend``.
 
     Raises:
-        CheckpointError, ExportError: the checkpoint is not the job's, or pixels would be rounded otherwise here.
+        CheckpointError, ExportError: the checkpoint is not the job's, or a float one whose pixels would be rounded
+            otherwise here.
+        UsageError: there is no such backend.
         OSError: ``out`` cannot be written.
     """
     output = open_output(out) if isinstance(out, str | Path) else out
-    return draw_shard(job, index, output, job.sampler, progress)
+    return draw_shard(job, index, output, lambda: job.sampler(backend), progress)
 
 
 def draw_shard(
@@ -108,13 +121,14 @@ def draw_shard(
     if finished is not None:
         progress(shard.count)
         return finished
-    return write_shard(job, shard, output, prefetched(sampler().shard(shard)), progress)
+    source = sampler()
+    return write_shard(job, shard, output, prefetched(source.shard(shard)), source.made_with(), progress)
 
 
 def write_shard(
-    job: Job, shard: Shard, output: Output, batches: Iterator[Batch], progress: Progress = lambda images: None
+    job: Job, shard: Shard, output: Output, batches: Iterator[Batch], made_with: dict[str, str], progress: Progress
 ) -> FinishedShard:
-    """Write the images of one shard, then its record."""
+    """Write the images of one shard, then its record, which says what they were made with."""
     export, digest = job.export, SetDigest(shard.start)
     class_counts = np.zeros(NUM_CLASSES, np.int64)
     with output.staging() as staging:
@@ -135,6 +149,7 @@ def write_shard(
         class_counts=tuple(class_counts.tolist()),
         block_digests=b"".join(digest.block_digests()),
         job=job.sha256,
+        made_with=made_with,
     )
     output.write(_record_name(shard), json_bytes(finished.to_dict()))
     return finished

@@ -76,6 +76,7 @@ def generate_splits(
     allow_unprotected: bool = False,
     max_epsilon: float | None = None,
     workers: int | None = None,
+    backend: str = "auto",
     progress: Progress = lambda images: None,
     on_shard: StepProgress = lambda done, of: None,
     on_begin: Callable[[], None] = lambda: None,
@@ -87,7 +88,7 @@ def generate_splits(
         exports: see ``plan_splits``; the first one's manifest is ``manifest.json``.
         out: a folder that is new, empty, or (``resume``) holds the same splits unfinished.
         resume: continue an interrupted export.
-        allow_unprotected, max_epsilon, workers, on_begin: as for ``generate``.
+        allow_unprotected, max_epsilon, workers, backend, on_begin: as for ``generate``.
         progress: called with the number of images just finished.
         on_shard: called when a shard of any split is finished.
 
@@ -97,7 +98,7 @@ def generate_splits(
     Raises:
         UsageError, ExportError, PrivacyError: as ``generate``.
     """
-    engine = Engine(workers=workers)
+    engine = Engine(workers=workers, backend=for_few(backend, sum(export.plan.count for export in exports)))
     expect_allowed(checkpoint, out, engine, allow_unprotected, max_epsilon)
     job = _job(checkpoint, exports)
     with one_line_errors(out):

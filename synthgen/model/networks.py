@@ -14,9 +14,11 @@ from keras import layers
 
 from synthgen.errors import SynthgenError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
-from synthgen.model.generator import LEAKY_SLOPE, STEM_SIDE
 from synthgen.model.parts import Part, own_part, sum_over_replicas
 from synthgen.model.recipe import GameRecipe, Recipe
+from synthgen.pixels.folded import BATCH_NORM_EPSILON, LEAKY_SLOPE, STEM_SIDE
+from synthgen.pixels.integers import IntegerGenerator, Layer
+from synthgen.pixels.tables import LOGIT_SCALE
 
 if keras.backend.backend() != "tensorflow":
     raise SynthgenError(
@@ -93,8 +95,8 @@ def build_discriminator(recipe: GameRecipe) -> keras.Model:
 def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callable[..., npt.NDArray[np.uint8]]:
     """The generator as (latents (batch, size), labels (batch,) or None) → uint8 images (batch, 28, 28).
 
-    It draws the pictures during training, and tests compare ``generator.Generator``, which draws the sets, with it. It
-    is traced once, at one batch shape, with ``training=False``, and runs on the CPU: a GPU rounds differently.
+    It draws the pictures during training, before the generator is rounded to integers. It is traced once, at one batch
+    shape, with ``training=False``, and runs on the CPU, so that a resumed run's pictures are those of an unbroken one.
     """
     latent_spec = tf.TensorSpec((batch, recipe.latent.size), tf.float32)
 
@@ -116,6 +118,38 @@ def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callab
             return to_pixels(generator([noise, tf.one_hot(labels, NUM_CLASSES)], training=False))
 
     return lambda noise, labels: _as_array(draw_class(noise, labels))
+
+
+def set_integers(model: keras.Model, generator: IntegerGenerator, latent_scale: int) -> None:
+    """Give a model of ``build_generator`` the weights of a generator of integers.
+
+    Its activations are the integers', unrounded; latents and logits are real.
+    """
+    dense, last = generator.dense, generator.last
+    flat = _real(dense.weights, dense).reshape(generator.latent_size, -1) * latent_scale
+    bias = _real(dense.bias, dense).reshape(generator.classes, -1)
+    if generator.classes > 1:
+        flat, bias = np.concatenate([flat, bias]), np.zeros_like(bias[:1])
+    normalised = dense.activates
+    weights = [flat, *(_unit_norm(bias.reshape(-1, dense.weights.shape[2]).mean(0)) if normalised else [bias[0]])]
+    for layer in generator.stages:
+        kernel, bias = _real(layer.weights.transpose(0, 1, 3, 2), layer).transpose(0, 1, 3, 2), _real(layer.bias, layer)
+        weights += [kernel, *(_unit_norm(bias) if normalised else [bias])]
+    plain, positive = _real(last.weights, last) / LOGIT_SCALE
+    # The model has a leaky ReLU before its last layer, which takes the weights of positive activations.
+    weights += [(plain + positive)[:, :, None], _real(last.bias, last) / LOGIT_SCALE]
+    model.set_weights([array.astype(np.float32) for array in weights])
+
+
+def _real(integers: npt.NDArray[np.generic], layer: Layer) -> npt.NDArray[np.float64]:
+    """Integers, whose last axes are a layer's outputs, divided by these outputs' powers of two."""
+    return integers.astype(np.float64) * 0.5 ** layer.shift.astype(np.float64)
+
+
+def _unit_norm(bias: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    """The weights of a batch norm that only adds a bias: gamma, beta, mean, variance."""
+    one, zero = np.ones_like(bias), np.zeros_like(bias)
+    return [one, bias, zero, one - BATCH_NORM_EPSILON]
 
 
 def bare(inputs: list[Any]) -> Any:

@@ -15,6 +15,7 @@ from synthgen.errors import PrivacyError, RecipeError
 from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
 from synthgen.files import sha256_of_json
 from synthgen.model.schema import Section, between, build, one_of, overridden, read_toml
+from synthgen.pixels.folded import Shape
 from synthgen.privacy.accounting import Budget
 
 
@@ -195,6 +196,18 @@ class Recipe(Section):
     def sha256(self) -> str:
         """The recipe's identity: SHA-256 of its canonical JSON."""
         return sha256_of_json(self.to_dict())
+
+    @property
+    def shape(self) -> Shape:
+        """What decides the shapes of the generator's arrays."""
+        section = self.generator
+        return Shape(
+            latent_size=self.latent.size,
+            classes=NUM_CLASSES if self.conditional else 0,
+            widths=(section.stem_filters, section.filters[0], section.filters[1]),
+            kernel_size=section.kernel_size,
+            batch_norm=section.batch_norm,
+        )
 
     @property
     def generator_flops(self) -> int:

@@ -1,7 +1,8 @@
 """Sampling: any part of the sequence of images that a checkpoint draws for a seed and a label rule.
 
-Image ``i`` is a pure function of (checkpoint, seed, label rule, ``i``): a block of 256 consecutive indices is always
-drawn whole, at one batch shape, and trimmed. So shards, format, start, count and a resumed run never change a pixel.
+Image ``i`` is a pure function of (checkpoint, seed, label rule, ``i``), on every machine. A block of 256 consecutive
+indices is drawn whole and trimmed, since its latents are one random stream. So shards, format, start, count and a
+resumed run never change a pixel.
 """
 
 from collections import deque
@@ -13,23 +14,33 @@ from typing import TypeVar, cast
 
 import numpy as np
 
+from synthgen.environment import float_drawn_with, software
 from synthgen.errors import UsageError
 from synthgen.fashion import Images, Labels
 from synthgen.formats.base import Batch
-from synthgen.index import BLOCK_IMAGES, NO_LABELS, LabelRule, Shard, latents
+from synthgen.index import BLOCK_IMAGES, NO_LABELS, LabelRule, Shard, float_latents
 from synthgen.model.checkpoint import Checkpoint
-from synthgen.model.generator import Generator
+from synthgen.pixels.backends import Backend, described
+from synthgen.pixels.latents import latents
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """What decides every image: a checkpoint, a seed and a label rule. Calling it draws a block."""
+    """What decides every image: a checkpoint, a seed and a label rule. Calling it draws a block.
+
+    Attributes:
+        checkpoint: what draws.
+        seed: 0 to 2^64 - 1.
+        labels: which label each image has.
+        backend: what computes, see ``pixels.backends.open_backend``; it changes no pixel of an exact checkpoint.
+    """
 
     checkpoint: Checkpoint
     seed: int
     labels: LabelRule
+    backend: str = "auto"
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, seed: int = 0, labels: str = "balanced") -> "Sampler":
@@ -53,10 +64,16 @@ class Sampler:
         Raises:
             CheckpointError: the checkpoint's weights do not fit its recipe, or give no finite pixels.
         """
-        latent = self.checkpoint.recipe.latent
-        noise = latents(self.seed, block, latent.size, latent.distribution)
+        latent, draw = self.checkpoint.recipe.latent, latents if self.checkpoint.exact else float_latents
+        noise = draw(self.seed, block, latent.size, latent.distribution)
         labels = self.labels.labels(self.seed, block)
-        return loaded_generator(self.checkpoint)(noise, labels), labels
+        return loaded_generator(self.checkpoint, self.backend)(noise, labels), labels
+
+    def made_with(self) -> dict[str, str]:
+        """What draws and packs here, for a manifest; on it depend only the pixels of a float checkpoint."""
+        if self.checkpoint.exact:
+            return {**software(), "backend": described(self.backend)}
+        return float_drawn_with()
 
     def shard(self, shard: Shard) -> Iterator[Batch]:
         """Draw the images of one shard in index order, a block at a time."""
@@ -93,11 +110,16 @@ def prefetched(items: Iterator[T], ahead: int = 4) -> Iterator[T]:
 
 
 _END = object()
-_generators: dict[str, Generator] = {}
+_generators: dict[tuple[str, str], Backend] = {}
 
 
-def loaded_generator(checkpoint: Checkpoint) -> Generator:
-    """The checkpoint's generator, loaded once in each process; raises CheckpointError."""
-    if checkpoint.sha256 not in _generators:
-        _generators[checkpoint.sha256] = checkpoint.generator()
-    return _generators[checkpoint.sha256]
+def loaded_generator(checkpoint: Checkpoint, backend: str = "auto") -> Backend:
+    """The checkpoint's generator, loaded once in each process.
+
+    Raises:
+        CheckpointError, UsageError: as ``Checkpoint.generator``.
+    """
+    key = checkpoint.sha256, backend
+    if key not in _generators:
+        _generators[key] = checkpoint.generator(backend)
+    return _generators[key]

@@ -23,7 +23,7 @@ from synthgen.files import (
 from synthgen.index import MAX_SHARDS, LabelRule, pieces
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.consistency import expect_consistent, is_sha256
-from synthgen.sets.records import expect, expect_printable, record_of, records_of
+from synthgen.sets.records import expect, expect_printable, record_of, records_of, texts_of
 from synthgen.untrusted.files import read_file
 from synthgen.untrusted.text import parse_json
 
@@ -104,7 +104,7 @@ class Manifest:
     digest: str
     shards: tuple[ShardRecord, ...]
     sidecars: tuple[FileRecord, ...]
-    made_with: dict[str, str]  # versions and machine: these give the same pixels again
+    made_with: dict[str, str]  # versions and machines, for information; only a float checkpoint's pixels depend on them
     shard_lists: tuple[FileRecord, ...] = ()  # the files that hold ``shards`` where these are many
 
     @property
@@ -264,7 +264,7 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
         body,
         checkpoint=lambda value: record_of(CheckpointRecord, value),
         privacy=PrivacyStatement.from_dict,
-        made_with=_texts,
+        made_with=texts_of,
         class_counts=_integers,
         shards=lambda value: records_of(shard_record, value),
         sidecars=lambda value: records_of(_file_record, value),
@@ -300,15 +300,6 @@ def _file_record(value: Any) -> FileRecord:
     expect(not kept and len(record.name) <= 255, f"{record.name!r:.200} is no file of a set")
     expect(is_sha256(record.sha256) and record.bytes >= 0, f"{record.name!r:.200}: no size and SHA-256 of a file")
     return record
-
-
-def _texts(value: Any) -> dict[str, str]:
-    expect(isinstance(value, dict) and all(type(v) is str for v in value.values()), "made_with holds no texts")
-    expect_printable(value, "made_with")
-    expect(
-        len(value) <= 50 and all(len(text) <= 1000 for item in value.items() for text in item), "made_with is too long"
-    )
-    return dict(value)
 
 
 def _integers(value: Any) -> tuple[int, ...]:

@@ -46,6 +46,15 @@ def expect_printable(value: Any, name: str) -> None:
             expect_printable(item, name)
 
 
+def texts_of(value: Any, name: str = "made_with") -> dict[str, str]:
+    """Check and read a JSON object of a few short printable texts; raises ValueError."""
+    expect(isinstance(value, dict) and all(type(v) is str for v in value.values()), f"{name} holds no texts")
+    expect_printable(value, name)
+    short = len(value) <= 50 and all(len(text) <= 1000 for item in value.items() for text in item)
+    expect(short, f"{name} is too long")
+    return dict(value)
+
+
 def records_of(parse: Callable[[Any], Any], value: Any) -> tuple[Any, ...]:
     """Parse each item of a JSON list."""
     expect(isinstance(value, list), "a list of records is no list")
