@@ -193,7 +193,7 @@ NO_LABELS = LabelRule(classes=())
 
 
 def latent_words(seed: int, block: int, count: int) -> npt.NDArray[np.uint64]:
-    """The first raw words of a block's latent stream, uint64, shape (count,): a published function, see docs/pixels.md."""
+    """The first raw words of a block's latent stream, uint64, shape (count,); see docs/pixels.md."""
     return _philox(seed, block, _LATENT_STREAM).random_raw(count)
 
 

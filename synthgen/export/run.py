@@ -20,8 +20,8 @@ from synthgen.export.engine import Engine
 from synthgen.export.outputs import LocalOutput, Output, open_output
 from synthgen.export.plan import Export, Job, expect_guarantee, plan_export
 from synthgen.export.shard import Callbacks, FinishedShard, finished_shard
-from synthgen.model.checkpoint import Checkpoint
 from synthgen.files import sha256_of_json
+from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.sampling import loaded_generator
 from synthgen.pixels.backends import for_few
 from synthgen.sets.cards import sidecar_files

@@ -92,7 +92,7 @@ def generate_shard(
 ) -> FinishedShard:
     """Draw and write shard ``index`` of a job, unless it is there already.
 
-    Every call with the same job and index leaves the same images. Their files get their final names only once they are whole,
+    Every call with the same job and index leaves the same images. Files get their final names only once they are whole,
     and the shard's record is written after them. So the call may be killed and repeated, and made twice at once.
 
     Args:

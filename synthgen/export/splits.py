@@ -29,6 +29,7 @@ from synthgen.files import flush_to_disk, is_own_folder, move_into_place, own_fo
 from synthgen.formats.table import FORMATS
 from synthgen.index import MAX_DIGITS
 from synthgen.model.checkpoint import Checkpoint
+from synthgen.pixels.backends import for_few
 from synthgen.sets.manifest import SHARDS_PER_LIST, WORK_FOLDER, Manifest, load_manifests
 from synthgen.workers import Progress, StepProgress
 

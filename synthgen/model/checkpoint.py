@@ -30,8 +30,8 @@ from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
 from synthgen.index import BLOCK_IMAGES
 from synthgen.model.claims import BUILT_IN, expect_possible_claim
 from synthgen.model.recipe import Recipe
-from synthgen.pixels.backends import Backend, open_backend
-from synthgen.pixels.drawing import FloatBackend
+from synthgen.pixels.backends import open_backend
+from synthgen.pixels.drawing import Backend, FloatBackend
 from synthgen.pixels.folded import fold
 from synthgen.pixels.integers import IntegerGenerator
 from synthgen.pixels.latents import latents

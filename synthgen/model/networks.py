@@ -17,7 +17,7 @@ from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
 from synthgen.model.parts import Part, own_part, sum_over_replicas
 from synthgen.model.recipe import GameRecipe, Recipe
 from synthgen.pixels.folded import BATCH_NORM_EPSILON, LEAKY_SLOPE, STEM_SIDE
-from synthgen.pixels.integers import IntegerGenerator, Layer
+from synthgen.pixels.integers import IntegerGenerator
 from synthgen.pixels.tables import LOGIT_SCALE
 
 if keras.backend.backend() != "tensorflow":
@@ -126,24 +126,19 @@ def set_integers(model: keras.Model, generator: IntegerGenerator, latent_scale: 
     Its activations are the integers', unrounded; latents and logits are real.
     """
     dense, last = generator.dense, generator.last
-    flat = _real(dense.weights, dense).reshape(generator.latent_size, -1) * latent_scale
-    bias = _real(dense.bias, dense).reshape(generator.classes, -1)
+    flat = dense.scaled_weights.reshape(generator.latent_size, -1) * latent_scale
+    bias = dense.scaled_bias.reshape(generator.classes, -1)
     if generator.classes > 1:
         flat, bias = np.concatenate([flat, bias]), np.zeros_like(bias[:1])
     normalised = dense.activates
     weights = [flat, *(_unit_norm(bias.reshape(-1, dense.weights.shape[2]).mean(0)) if normalised else [bias[0]])]
     for layer in generator.stages:
-        kernel, bias = _real(layer.weights.transpose(0, 1, 3, 2), layer).transpose(0, 1, 3, 2), _real(layer.bias, layer)
-        weights += [kernel, *(_unit_norm(bias) if normalised else [bias])]
-    plain, positive = _real(last.weights, last) / LOGIT_SCALE
+        bias = layer.scaled_bias
+        weights += [layer.scaled_weights, *(_unit_norm(bias) if normalised else [bias])]
+    plain, positive = last.scaled_weights / LOGIT_SCALE
     # The model has a leaky ReLU before its last layer, which takes the weights of positive activations.
-    weights += [(plain + positive)[:, :, None], _real(last.bias, last) / LOGIT_SCALE]
+    weights += [(plain + positive)[:, :, None], last.scaled_bias / LOGIT_SCALE]
     model.set_weights([array.astype(np.float32) for array in weights])
-
-
-def _real(integers: npt.NDArray[np.generic], layer: Layer) -> npt.NDArray[np.float64]:
-    """Integers, whose last axes are a layer's outputs, divided by these outputs' powers of two."""
-    return integers.astype(np.float64) * 0.5 ** layer.shift.astype(np.float64)
 
 
 def _unit_norm(bias: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:

@@ -20,7 +20,8 @@ from synthgen.fashion import Images, Labels
 from synthgen.formats.base import Batch
 from synthgen.index import BLOCK_IMAGES, NO_LABELS, LabelRule, Shard, float_latents
 from synthgen.model.checkpoint import Checkpoint
-from synthgen.pixels.backends import Backend, described
+from synthgen.pixels.backends import described
+from synthgen.pixels.drawing import Backend
 from synthgen.pixels.latents import latents
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Backends: what draws. All give the same images to the bit, so that which one drew is information, never a condition."""
+"""Backends: what draws. All give the same images to the bit; which one drew is information, never a condition."""
 
 import functools
 import importlib.util
@@ -43,7 +43,9 @@ def expect_backend(backend: str) -> str:
     if name not in BACKENDS or (device and name != "tensorflow"):
         raise UsageError(f"backend '{backend:.80}': expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
     if name == "onnxruntime" and not (_installed("onnxruntime") and _installed("onnx")):
-        raise UsageError("backend 'onnxruntime': is not installed; pip install onnxruntime onnx, or leave the option out")
+        raise UsageError(
+            "backend 'onnxruntime' is not installed: pip install onnxruntime onnx, or leave the option out"
+        )
     return backend
 
 
@@ -62,7 +64,7 @@ def _installed(package: str) -> bool:
 
 
 def described(backend: str) -> str:
-    """A backend that ``expect_backend`` accepts, and its version, as a manifest has it, such as ``onnxruntime 1.32.0``."""
+    """A backend that ``expect_backend`` accepts, as a manifest has it, such as ``onnxruntime 1.32.0``."""
     name, _, device = backend.partition(":")
     name = _chosen() if name == "auto" else name
     return f"{name} {metadata.version(name)}{f' on {device}' if device else ''}"

@@ -1,8 +1,8 @@
 """Backends in numpy: they draw images without TensorFlow.
 
 ``FloatBackend`` computes with the float32 weights of synthgen 0.1 and 0.2, whose pixels depend on the processor.
-``NumpyBackend`` computes the definition in docs/pixels.md: integers in float32, exact because no sum reaches 2^24. It is
-the reference for all other backends.
+``NumpyBackend`` computes the definition in docs/pixels.md: integers in float32, exact because no sum reaches 2^24. It
+is the reference for all other backends.
 """
 
 import threading
@@ -124,14 +124,11 @@ class NumpyBackend(_Chunked):
     def __init__(self, generator: IntegerGenerator) -> None:
         dense, stages, side = generator.dense, [], STEM_SIDE
         for layer in generator.stages:
-            kernel = _shifted(layer.weights.transpose(0, 1, 3, 2), layer).transpose(0, 1, 3, 2)
-            stages.append(Doubling(kernel, _shifted(layer.bias, layer), side))
+            stages.append(Doubling(layer.scaled_weights, layer.scaled_bias, side))
             side *= 2
-        plain, positive = _shifted(generator.last.weights, generator.last)
-        bias = float(_shifted(generator.last.bias, generator.last)[0])
-        super().__init__(
-            _shifted(dense.weights, dense), _shifted(dense.bias, dense), stages, ConvolutionToOne(plain, bias, side)
-        )
+        plain, positive = generator.last.scaled_weights
+        last = ConvolutionToOne(plain, float(generator.last.scaled_bias[0]), side)
+        super().__init__(dense.scaled_weights, dense.scaled_bias, stages, last)
         self._last_positive = ConvolutionToOne(positive, 0.0, side)
         shapes = [self._hidden.shape, *(stage.shape for stage in stages)]
         self._settle = [_settling(layer, shape) for layer, shape in zip(generator.layers, shapes, strict=False)]
@@ -177,11 +174,6 @@ def _settling(layer: Layer, shape: tuple[int, ...]) -> Callable[[Floats], Floats
         return hidden
 
     return settle
-
-
-def _shifted(integers: npt.NDArray[np.generic], layer: Layer) -> Reals:
-    """Integers, whose last axes are a layer's outputs, divided by these outputs' powers of two."""
-    return integers.astype(np.float64) * 0.5 ** layer.shift.astype(np.float64)
 
 
 def _leaky_relu(hidden: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from synthgen.pixels.layers import taps
 from synthgen.pixels.tables import LATENT_LIMIT
 
 Integers = npt.NDArray[np.int64]
+Arrays = dict[str, npt.NDArray[np.generic]]
 
 SUM_LIMIT = 1 << 24  # float32 holds every integer below it, so that no order of summation rounds
 WEIGHT_LIMIT = 64  # two products of an 8-bit activation with such weights stay within 16 bits
@@ -37,6 +39,20 @@ class Layer:
     shift: npt.NDArray[np.uint8]
     low: int
     activates: bool = True
+
+    @property
+    def scaled_weights(self) -> npt.NDArray[np.float64]:
+        """The weights, each divided by the power of two of its output: float32 holds them exactly."""
+        scale = 0.5 ** self.shift.astype(np.float64)
+        return self.weights * (
+            scale if scale.ndim == 2 else scale[:, None]
+        )  # a doubling layer's outputs come before in
+
+    @property
+    def scaled_bias(self) -> npt.NDArray[np.float64]:
+        """The bias, divided as the weights are."""
+        scaled: npt.NDArray[np.float64] = self.bias * 0.5 ** self.shift.astype(np.float64)
+        return scaled
 
     @property
     def lowest(self) -> int:
@@ -86,16 +102,16 @@ class IntegerGenerator:
     @property
     def latent_size(self) -> int:
         """Latents of an image."""
-        return self.dense.weights.shape[0]
+        return int(self.dense.weights.shape[0])
 
     @property
     def classes(self) -> int:
         """Rows of the dense layer's bias: one for each class, or one for all images."""
-        return self.dense.bias.shape[0]
+        return int(self.dense.bias.shape[0])
 
-    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+    def arrays(self) -> Arrays:
         """The content of a checkpoint's ``generator.h5``; ``from_arrays`` reads it back."""
-        found: dict[str, npt.NDArray[np.generic]] = {}
+        found: Arrays = {}
         for name, layer in zip(_LAYERS, self.layers, strict=True):
             found[f"/{name}/weights"], found[f"/{name}/bias"] = layer.weights, layer.bias
             found[f"/{name}/shift"] = layer.shift
@@ -142,14 +158,15 @@ def leaky(value: int) -> int:
 
 
 def stage_sums(weights: npt.NDArray[np.int8]) -> Integers:
-    """For each channel of a doubling layer, the largest sum of absolute weights that one of its pixels adds up, (out,)."""
+    """The largest sum of absolute weights that a pixel of a doubling layer adds up, for each channel, (out,)."""
     sizes = np.abs(weights.astype(np.int64))
     phases = [taps(weights.shape[0], phase) for phase in (0, 1)]
-    return np.max([sizes[np.ix_(list(a), list(b))].sum((0, 1, 3)) for a in phases for b in phases], axis=0)
+    largest: Integers = np.max([sizes[np.ix_(list(a), list(b))].sum((0, 1, 3)) for a in phases for b in phases], axis=0)
+    return largest
 
 
 def _layer(
-    left: dict[str, npt.NDArray[np.generic]],
+    left: Arrays,
     name: str,
     weights: tuple[int, ...],
     bias: tuple[int, ...],
@@ -158,20 +175,23 @@ def _layer(
 ) -> Layer:
     last = name == "image"
     return Layer(
-        weights=_taken(left, f"/{name}/weights", np.dtype(np.int8), weights),
-        bias=_taken(left, f"/{name}/bias", np.dtype(np.int32), bias),
-        shift=_taken(left, f"/{name}/shift", np.dtype(np.uint8), shift),
-        low=0 if last else int(_taken(left, f"/{name}/low", np.dtype(np.int16), (1,))[0]),
+        weights=_taken(left, f"/{name}/weights", np.int8, weights),
+        bias=_taken(left, f"/{name}/bias", np.int32, bias),
+        shift=_taken(left, f"/{name}/shift", np.uint8, shift),
+        low=0 if last else int(_taken(left, f"/{name}/low", np.int16, (1,))[0]),
         activates=activates,
     )
 
 
-def _taken(left: dict[str, npt.NDArray[np.generic]], name: str, kind: np.dtype, shape: tuple[int, ...]) -> npt.NDArray:
+def _taken(
+    left: dict[str, npt.NDArray[np.generic]], name: str, kind: npt.DTypeLike, shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
     found = left.pop(name, None)
     if found is None:
         raise ValueError(f"'{name}' is missing")
     if found.dtype != kind or found.shape != shape:
-        raise ValueError(f"'{name}' is {found.dtype} of shape {found.shape}; expected {kind} of shape {shape}")
+        wanted = np.dtype(kind)
+        raise ValueError(f"'{name}' is {found.dtype} of shape {found.shape}; expected {wanted} of shape {shape}")
     return found
 
 

@@ -103,6 +103,35 @@ def taps(size: int, phase: int) -> dict[int, int]:
     return {u: (phase + before - u) // 2 for u in range(size) if (phase + before - u) % 2 == 0}
 
 
+def phase_kernel(weights: npt.NDArray[np.int8], side: int) -> tuple[npt.NDArray[np.int8], list[int], int]:
+    """A doubling kernel as an ordinary convolution whose channels are the four phases.
+
+    Args:
+        weights: int8 (k, k, out, in), as Keras has it.
+        side: rows and columns of the input.
+
+    Returns:
+        The kernel, int8 (4 · out, in, r, r); the padding, top, left, bottom, right; rows and columns of the result. If
+        these are one more than the input's, phase 1 comes before phase 0, and its first pixels lie before the image.
+    """
+    size, _, filters, channels = weights.shape
+    inputs = [taps(size, phase) for phase in (0, 1)]
+    first = [min(phase.values(), default=0) for phase in inputs]
+    reach = max(max(phase.values(), default=0) - low + 1 for phase, low in zip(inputs, first, strict=True))
+    extra = first[1] - first[0]
+    kernel = np.zeros((2, 2, filters, channels, reach, reach), np.int8)
+    for (a, b), (u, v) in itertools.product(np.ndindex(2, 2), np.ndindex(size, size)):
+        if u in inputs[a] and v in inputs[b]:
+            place = (1 - a, 1 - b) if extra else (a, b)
+            kernel[*place, :, :, inputs[a][u] - first[a], inputs[b][v] - first[b]] = weights[u, v]
+    before = -first[0]
+    return (
+        kernel.reshape(4 * filters, channels, reach, reach),
+        [before] * 2 + [extra + reach - 1 - before] * 2,
+        side + extra,
+    )
+
+
 def float32(array: npt.NDArray[np.floating]) -> Floats:
     """A contiguous float32 copy."""
     return np.ascontiguousarray(array, np.float32)

@@ -38,7 +38,7 @@ def quantise(
     Raises:
         ValueError: the weights differ so much in size that no scale serves them.
     """
-    fitting = _Fitting(folded, latents.astype(np.float32) / latent_scale, labels)
+    fitting = _Fitting(folded, latents.astype(np.float32) / np.float32(latent_scale), labels)
     dense = fitting.dense(folded, latents.astype(np.float32), latent_scale)
     (kernel, bias), (second_kernel, second_bias) = folded.stages
     first = fitting.stage(kernel, bias, activates=True)
@@ -63,7 +63,7 @@ class _Fitting:
         size, pixels, width = folded.dense.shape
         weights, biases = (folded.dense / latent_scale).reshape(size, -1), folded.dense_bias
         biases = biases.reshape(len(biases), -1)
-        real = (latents @ weights.astype(np.float32) + biases[self._places]).reshape(-1, width)
+        real = (latents @ weights.astype(np.float32) + biases[self._places].astype(np.float32)).reshape(-1, width)
 
         def fitted(scale: Reals) -> tuple[Reals, Reals, Reals]:
             shift = _shifts(weights, np.tile(scale, pixels), np.abs(biases).max(0), self._limit)
@@ -93,8 +93,9 @@ class _Fitting:
         phases, positions = list(_phases(kernel.shape[0])), self._whole[..., 0].size
         chosen = self._random.choice(positions, min(_ROWS, positions), replace=False)
         inputs = [_windows(self._whole, phase).reshape(positions, -1)[chosen] for phase in phases]
+        shown = bias.astype(np.float32)
         reals = [
-            _windows(self._real, phase).reshape(positions, -1)[chosen] @ _matrix(kernel, phase) + bias.astype(np.float32)
+            _windows(self._real, phase).reshape(positions, -1)[chosen] @ _matrix(kernel, phase) + shown
             for phase in phases
         ]
         real, side = np.concatenate(reals), 2 * self._real.shape[1]
@@ -114,7 +115,9 @@ class _Fitting:
             quotient: Floats = (sums + offset.astype(np.float32)) * (0.5**shift).astype(np.float32)
             return quotient
 
-        self._scale = _best_scales(real, quotients, _roof(np.abs(weights).max((0, 1, 3))), importance.ravel(), activates)
+        self._scale = _best_scales(
+            real, quotients, _roof(np.abs(weights).max((0, 1, 3))), importance.ravel(), activates
+        )
         shift = shifts(self._scale)
         unit, whole, offsets = self._scale * 2.0**shift, np.zeros(kernel.shape), []
         for x, y, phase, weight in zip(inputs, reals, phases, importance, strict=True):
@@ -202,7 +205,8 @@ def _best_scales(
     """
     target = _activated(real, activates)
     widest = np.minimum((_LOW + LEVELS - 1) / np.maximum(np.abs(real).max(0), 1e-6), roof)
-    best, least = widest.astype(np.float64), np.full(roof.shape, np.inf)
+    best: Reals = widest.astype(np.float64)
+    least = np.full(roof.shape, np.inf)
     for factor in _TRIES:
         scale = np.minimum(widest * factor, roof)
         errors = _levels(quotients(scale), activates) / scale.astype(np.float32) - target
@@ -218,7 +222,9 @@ def _logits(folded: Folded, latents: Floats, places: npt.NDArray[np.int64]) -> F
     hidden = _activated(hidden + folded.dense_bias[places].astype(np.float32), folded.dense_activates).reshape(shape)
     for kernel, bias in folded.stages:
         hidden = _activated(_doubled(hidden, kernel) + bias.astype(np.float32), True)
-    logits: Floats = _windows(hidden, _LAST) @ folded.last.reshape(-1, 1).astype(np.float32) + np.float32(folded.last_bias)
+    logits: Floats = _windows(hidden, _LAST) @ folded.last.reshape(-1, 1).astype(np.float32) + np.float32(
+        folded.last_bias
+    )
     return logits[..., 0]
 
 
@@ -232,11 +238,11 @@ def _importance(logits: Floats) -> dict[int, Floats]:
     maps = {0: np.square(sigmoid * (1 - sigmoid))}
     wide = np.pad(maps[0], ((0, 0), (1, 1), (1, 1)))
     side = IMAGE_SIDE
-    maps[side] = sum(wide[:, u : u + side, v : v + side] for u, v in np.ndindex(3, 3))
+    maps[side] = np.sum([wide[:, u : u + side, v : v + side] for u, v in np.ndindex(3, 3)], axis=0)
     while side > STEM_SIDE:
         wide = np.pad(maps[side], ((0, 0), (1, 1), (1, 1)))
         side //= 2
-        maps[side] = sum(wide[:, u : u + 2 * side : 2, v : v + 2 * side : 2] for u, v in np.ndindex(4, 4))
+        maps[side] = np.sum([wide[:, u : u + 2 * side : 2, v : v + 2 * side : 2] for u, v in np.ndindex(4, 4)], axis=0)
     return {side: (found / found.mean() + _EVEN).astype(np.float32) for side, found in maps.items()}
 
 
@@ -270,7 +276,8 @@ def _shifts(weights: Reals, scale: Reals, bias: Reals, limit: int) -> Reals:
     by_weight = (WEIGHT_LIMIT + 0.49) / np.maximum(sizes, tiny)
     rounding = limit * len(weights) / 2  # by so much, rounded weights may add up to more
     by_sum = (SUM_LIMIT / 2 - rounding) / np.maximum(sums * limit + bias * scale, tiny)
-    return np.clip(np.floor(np.log2(np.maximum(np.minimum(by_weight, by_sum), 1.0))), 0, MAX_SHIFT)
+    largest: Reals = np.clip(np.floor(np.log2(np.maximum(np.minimum(by_weight, by_sum), 1.0))), 0, MAX_SHIFT)
+    return largest
 
 
 def _roof(largest: Reals) -> Reals:

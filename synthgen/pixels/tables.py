@@ -31,23 +31,25 @@ def gaussian_table() -> npt.NDArray[np.int8]:
     edges = [math.erfc((0.5 - k) / (LATENT_SCALES["gaussian"] * math.sqrt(2))) / 2 for k in range(-126, 128)]
     firsts = [math.ceil(65536 * edge - 0.5) for edge in edges]  # the first word of each latent from -126 on
     table = np.searchsorted(firsts, np.arange(65536), side="right") - LATENT_LIMIT
-    return _checked(table.astype(np.int8), GAUSSIAN_SHA256)
+    latents = table.astype(np.int8)
+    _expect_same(latents, GAUSSIAN_SHA256)
+    return latents
 
 
 @functools.cache
 def grey_table() -> npt.NDArray[np.uint8]:
-    """The sigmoid in grey levels: entry i is the integer nearest to 255 / (1 + exp(-(i - 1024) / 128)), 128 at i = 1024.
+    """The sigmoid in grey levels: entry i is the integer nearest to 255 / (1 + exp(-(i - 1024) / 128)).
 
     Returns:
         uint8, shape (2048,).
     """
     logits = [n / LOGIT_SCALE for n in range(-LOGIT_LIMIT, LOGIT_LIMIT)]
     table = np.array([math.floor(255 / (1 + math.exp(-logit)) + 0.5) for logit in logits], np.uint8)
-    return _checked(table, GREY_SHA256)
+    _expect_same(table, GREY_SHA256)
+    return table
 
 
-def _checked(table: npt.NDArray[np.generic], sha256: str) -> "npt.NDArray[np.generic]":
+def _expect_same(table: npt.NDArray[np.generic], sha256: str) -> None:
     if hashlib.sha256(table.tobytes()).hexdigest() != sha256:
         raise SynthgenError("this machine's mathematical library gives other tables than docs/pixels.md: report it")
     table.flags.writeable = False
-    return table

@@ -23,7 +23,7 @@ from synthgen.files import (
 from synthgen.index import MAX_SHARDS, LabelRule, pieces
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.consistency import expect_consistent, is_sha256
-from synthgen.sets.records import expect, expect_printable, record_of, records_of, texts_of
+from synthgen.sets.records import expect, record_of, records_of, texts_of
 from synthgen.untrusted.files import read_file
 from synthgen.untrusted.text import parse_json
 

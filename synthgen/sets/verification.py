@@ -11,33 +11,32 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.environment import drawn_with, own_version
-from synthgen.errors import UsageError, VerificationError
+from synthgen.environment import float_drawn_with, own_version
+from synthgen.errors import UsageError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
 from synthgen.model.claims import BUILT_IN
 from synthgen.model.recipe import Recipe
-from synthgen.model.sampling import Sampler
+from synthgen.model.sampling import Sampler, loaded_generator
+from synthgen.pixels.backends import expect_backend, for_few
 from synthgen.sets.cards import sidecar_files
-from synthgen.sets.digest import SetDigest
-from synthgen.sets.integrity import files_problems, format_of, listed_problems, shard_problems
+from synthgen.sets.checking import Redrawn, ShardCheck
+from synthgen.sets.integrity import files_problems, format_of
 from synthgen.sets.manifest import (
     MANIFEST_NAME,
     WORK_FOLDER,
     Manifest,
-    ShardRecord,
     content_record,
     load_manifest,
     load_manifests,
     seal_problems,
     split_manifest,
 )
-from synthgen.sets.reading import read_batches, read_set
-from synthgen.workers import Progress, Work, available_cpus, run_in_pool
+from synthgen.workers import Progress, available_cpus, run_in_pool
 
 # Images: fewer are checked sooner than one more process has started.
-_READ_PER_WORKER, _HASHED_PER_WORKER = 20_000, 2_000_000
+_READ_PER_WORKER, _HASHED_PER_WORKER, _DRAWN_PER_WORKER = 20_000, 2_000_000, 4_000
 _MAX_DEPTH = 8  # folders within each other; what lies deeper is a stranger's, whose outermost folder is named
 
 
@@ -72,6 +71,7 @@ def verify(
     checkpoint: Checkpoint | None = None,
     workers: int = 1,
     files_only: bool = False,
+    backend: str = "auto",
     progress: Progress = lambda images: None,
 ) -> Report:
     """Check a set against its manifest.
@@ -82,42 +82,49 @@ def verify(
         checkpoint: what to draw them from; by default the built-in one of that name.
         workers: how many processes hash and read, each a shard at a time. They are spawned, see ``generate``.
         files_only: hash the files, but read no image: the manifest is then trusted to describe its files.
+        backend: what computes the images drawn again, see ``pixels.backends.open_backend``; no pixel depends on it.
         progress: called with the number of images just checked.
 
     Raises:
         VerificationError: there is no manifest, or not one that can be understood.
-        CheckpointError, UsageError: the checkpoint to regenerate from is not the one the set was drawn from.
+        CheckpointError, UsageError: the checkpoint to regenerate from is not the one the set was drawn from; or there
+            is no such backend, or images are to be drawn again and none is to be read.
     """
+    if regenerate and files_only:
+        raise UsageError(f"regenerate {regenerate} goes without files_only: to be compared, images must be read")
     folder = Path(folder)
     manifest = load_manifest(folder)
     format_of(folder, manifest)
+    expect_backend(backend)
     if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
     problems = [*seal_problems(folder), *files_problems(folder, manifest.sidecars)]
     splits = (manifest,) if problems else load_manifests(folder)
+    found, differing = Redrawn(), []
     for split in splits:
-        problems += _shard_problems(folder, split, workers, files_only, progress)
+        check = _check(folder, split, files_only, checkpoint, regenerate, backend)
+        shard_problems, redrawn = _shard_problems(check, split, workers, progress)
+        problems += shard_problems
+        found += redrawn
+        differing += _regeneration_problems(split, redrawn, checkpoint is None or checkpoint.exact)
     problems = problems or [*_stranger_problems(folder, splits), *_sidecar_problems(splits)]
     problems += _origin_problems(manifest, checkpoint)
-    regenerated = 0
-    if regenerate and checkpoint and not problems:
-        for split in splits:
-            problems += _regeneration_problems(folder, split, checkpoint, regenerate)
-            regenerated += min(regenerate, split.count)
+    problems = problems or differing  # an altered set differs too: its cause is said
     return Report(
         manifest=manifest,
         problems=tuple(problems),
-        regenerated=regenerated,
+        regenerated=found.compared,
         count=sum(split.count for split in splits),
-        unchecked=tuple(_unchecked(manifest, checkpoint, regenerated)),
+        unchecked=tuple(_unchecked(manifest, checkpoint, found.compared)),
     )
 
 
-def default_workers(count: int, file_format: str, files_only: bool = False) -> int:
+def default_workers(count: int, file_format: str, files_only: bool = False, regenerate: int = 0) -> int:
     """How many processes check ``count`` images soonest: one for every processor, fewer for small sets."""
     known = FORMATS.get(file_format)
     quick = files_only and not (known and known.file_an_image)  # opening a file takes longer than decoding an image
-    return max(1, min(available_cpus(), count // (_HASHED_PER_WORKER if quick else _READ_PER_WORKER)))
+    shares = count / (_HASHED_PER_WORKER if quick else _READ_PER_WORKER) + min(regenerate, count) / _DRAWN_PER_WORKER
+    return max(1, min(available_cpus(), int(shares)))
 
 
 def _stranger_problems(folder: Path, splits: Sequence[Manifest]) -> list[str]:
@@ -158,6 +165,25 @@ def _sidecar_problems(splits: Sequence[Manifest]) -> list[str]:
 
 def _in_todays_words(manifest: Manifest) -> bool:
     return manifest.made_with.get("synthgen") == own_version()
+
+
+def _check(
+    folder: Path, split: Manifest, files_only: bool, checkpoint: Checkpoint | None, regenerate: int, backend: str
+) -> ShardCheck:
+    """What checks the shards of a split; see ``verify``."""
+    sampler = None
+    if regenerate and checkpoint is not None and split.labelled == checkpoint.recipe.conditional:
+        backend = for_few(backend, min(regenerate, split.count))
+        sampler = Sampler(checkpoint, split.seed, split.label_rule, backend)
+        loaded_generator(checkpoint, "numpy")  # one that cannot draw is told of here, not in each worker
+    return ShardCheck(
+        folder=folder,
+        manifest=replace(split, shards=(), shard_lists=()),
+        files_only=files_only,
+        sampler=sampler,
+        regenerate=regenerate,
+        count=split.count,
+    )
 
 
 def _unchecked(manifest: Manifest, checkpoint: Checkpoint | None, regenerated: int) -> Iterator[str]:
@@ -202,76 +228,28 @@ def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[
     return problems
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """What checking one shard found."""
-
-    problems: tuple[str, ...]
-    block_digests: bytes = b""
-    class_counts: tuple[int, ...] = (0,) * NUM_CLASSES
-
-
-@dataclass(frozen=True)
-class _ShardCheck:
-    """The work of hashing and reading shards, in this process or in another."""
-
-    folder: Path
-    manifest: Manifest  # without its shards: each is a task
-    files_only: bool
-
-    def __call__(self) -> Work:
-        return self.check
-
-    def check(self, shard: ShardRecord, progress: Progress) -> _Checked:
-        """Check every file's hash and, if all are right, every image."""
-        # A reader hashes each listed file before it decodes it, so that none is read twice.
-        problems, file_format = files_problems(self.folder, shard.files), format_of(self.folder, self.manifest)
-        if self.files_only and not problems:
-            problems = listed_problems(self.folder, file_format, shard)
-        if problems or self.files_only:
-            progress(shard.count)
-            return _Checked(tuple(problems))
-        try:
-            return self._read(shard, progress)
-        except VerificationError as error:
-            return _Checked(tuple(shard_problems(self.folder, file_format, shard)) or (str(error),))
-
-    def _read(self, shard: ShardRecord, progress: Progress) -> _Checked:
-        digest, name = SetDigest(shard.start), shard.files[0].name
-        class_counts = np.zeros(NUM_CLASSES, np.int64)
-        labelled = self.manifest.labelled
-        for batch in read_batches(self.folder, self.manifest, shard):
-            digest.update(batch)
-            if (batch.labels is not None) != labelled:
-                raise VerificationError(f"{name}: labels {'missing' if labelled else 'unexpected'}")
-            if batch.labels is not None:
-                class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
-            progress(len(batch))
-        if digest.hexdigest() != shard.digest:
-            return _Checked((f"{name}: its images or labels do not give the digest in the manifest",))
-        return _Checked((), b"".join(digest.block_digests()), tuple(class_counts.tolist()))
-
-
-def _shard_problems(folder: Path, manifest: Manifest, workers: int, files_only: bool, progress: Progress) -> list[str]:
+def _shard_problems(
+    check: ShardCheck, manifest: Manifest, workers: int, progress: Progress
+) -> tuple[list[str], Redrawn]:
     """Check every shard by itself, then what the manifest says about all of them together."""
-    check = _ShardCheck(folder, replace(manifest, shards=(), shard_lists=()), files_only)
     if workers > 1:
         found = run_in_pool(check, manifest.shards, workers=workers, progress=progress)
     else:
         found = (check.check(shard, progress) for shard in manifest.shards)
     problems: list[str] = []
-    set_digest, class_counts = hashlib.sha256(), np.zeros(NUM_CLASSES, np.int64)
+    set_digest, class_counts, redrawn = hashlib.sha256(), np.zeros(NUM_CLASSES, np.int64), Redrawn()
     for checked in found:
         problems += checked.problems
         set_digest.update(checked.block_digests)
         class_counts += checked.class_counts
-    if problems or files_only:
-        return problems
+        redrawn += checked.redrawn
+    if problems or check.files_only:
+        return problems, Redrawn()
     if set_digest.hexdigest() != manifest.digest:
         problems.append(f"{MANIFEST_NAME}: the set's digest is not that of its shards")
     if manifest.labelled and tuple(class_counts.tolist()) != manifest.class_counts:
         problems.append(f"{MANIFEST_NAME}: class_counts are not those of the images")
-    return problems
+    return problems, redrawn
 
 
 def _checkpoint_of(manifest: Manifest, given: Checkpoint | None) -> Checkpoint:
@@ -291,25 +269,16 @@ def _checkpoint_of(manifest: Manifest, given: Checkpoint | None) -> Checkpoint:
     return given
 
 
-def _regeneration_problems(folder: Path, manifest: Manifest, checkpoint: Checkpoint, amount: int) -> list[str]:
-    """Draw ``amount`` images again, spread evenly over the set, and compare pixels and labels."""
-    amount = min(amount, manifest.count)
-    wanted = manifest.start + np.arange(amount, dtype=np.int64) * manifest.count // amount
-    drawn = Sampler(checkpoint, manifest.seed, manifest.label_rule).images(wanted.tolist())
-    differing = largest = 0
-    for batch in read_set(folder, manifest):
-        for index in wanted[(wanted >= batch.start) & (wanted < batch.start + len(batch))].tolist():
-            image, label = next(drawn)
-            found = index - batch.start
-            if batch.labels is not None and label is not None and batch.labels[found] != label:
-                return [f"image {index}: label {batch.labels[found]}; drawn anew it is {label}"]
-            gap = int(np.abs(image.astype(int) - batch.images[found]).max())
-            differing, largest = differing + (gap > 0), max(largest, gap)
-    if not differing:
+def _regeneration_problems(manifest: Manifest, redrawn: Redrawn, exact: bool) -> list[str]:
+    """What it means that images drawn anew are others."""
+    if redrawn.mislabelled:
+        return [redrawn.mislabelled]
+    if not redrawn.differing:
         return []
-    here, there = drawn_with(), manifest.made_with
-    changed = [f"{k} {there.get(k)} → {v}" for k, v in here.items() if there.get(k) != v]
-    cause = (
-        f"made with other software or hardware: {'; '.join(changed)}" if changed else "the set is not what it claims"
-    )
-    return [f"{differing} of {amount} images drawn anew differ, by up to {largest} grey levels; {cause}"]
+    cause = "the set is not what it claims"
+    if not exact:
+        there = manifest.made_with
+        changed = [f"{k} {there.get(k)} → {v}" for k, v in float_drawn_with().items() if there.get(k) != v]
+        cause = f"made with other software or hardware: {'; '.join(changed)}" if changed else cause
+    differ = f"{redrawn.differing} of {redrawn.compared} images drawn anew differ"
+    return [f"{differ}, by up to {redrawn.largest} grey levels; {cause}"]

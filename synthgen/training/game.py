@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from synthgen.fashion import NUM_CLASSES, Images, Labels
-from synthgen.index import BLOCK_IMAGES, LabelRule, latents
+from synthgen.index import BLOCK_IMAGES, LabelRule, float_latents
 from synthgen.model.networks import bare, build_discriminator, build_generator, pixel_function
 from synthgen.model.parts import own_part, own_share
 from synthgen.model.recipe import AdversarialRecipe, GameRecipe, Recipe
@@ -60,7 +60,7 @@ class Learner:
         Ten of each class in order; 81 where there are no classes.
         """
         recipe = self._recipe
-        noise = latents(0, 0, recipe.latent.size, recipe.latent.distribution)
+        noise = float_latents(0, 0, recipe.latent.size, recipe.latent.distribution)
         labels = LabelRule.parse("balanced").labels(0, 0) if recipe.conditional else None
         images = self._draw_pixels(noise, labels)
         if labels is None:

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import h5py
 import numpy as np
 import pytest
+from synthgen.model.generator import Generator
 
 from synthgen.environment import drawn_with
 from synthgen.errors import CheckpointError, UsageError
 from synthgen.index import latents
 from synthgen.model.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint
-from synthgen.model.generator import Generator
 from synthgen.model.networks import build_generator, pixel_function
 from synthgen.model.recipe import load_recipe
 from synthgen.privacy.statement import no_guarantee
