@@ -16,9 +16,9 @@ from synthgen.pixels.integers import LEVELS, MAX_SHIFT, SUM_LIMIT, WEIGHT_LIMIT,
 from synthgen.pixels.layers import Floats, taps
 from synthgen.pixels.tables import LATENT_LIMIT, LOGIT_SCALE
 
-_LOW = -100  # of every layer: after the leaky ReLU, the room below zero counts a fifth
+_LOW = -112  # of every layer: after the leaky ReLU, the room below zero counts a fifth
 _TRIES = np.geomspace(0.7, 4.0, 15)  # scales, in units of the one that clips nothing
-_ROWS = 5_000  # output pixels of each phase, on which scales are tried
+_ROWS = 20_000  # output pixels of each phase, on which scales are tried
 _DAMPING = 0.01  # of the inputs' second moments, which keeps weights of rare inputs near their own values
 _EVEN = 0.05  # of the mean importance of a pixel, which every pixel has
 _SEED = 12  # of the choice of these pixels
@@ -144,7 +144,7 @@ class _Fitting:
         weights, scale = both.reshape(-1, 1), np.array([float(LOGIT_SCALE)])
         shift = _shifts(weights, scale, np.array([abs(bias)]), self._limit)
         unit, channels = scale * 2.0**shift, kernel.shape[2]
-        chosen = self._random.choice(self._whole[..., 0].size, 4 * _ROWS, replace=False)
+        chosen = self._random.choice(self._whole[..., 0].size, _ROWS, replace=False)
         parts = [_windows(h, _LAST).reshape(-1, 9 * channels)[chosen] for h in _parts(self._whole)]
         real = _windows(_activated(self._real), _LAST).reshape(-1, 9 * channels)[chosen]
         inputs, target = np.concatenate(parts, axis=1), (real @ kernel.reshape(-1, 1) + bias) * unit
@@ -271,7 +271,7 @@ def _shifts(weights: Reals, scale: Reals, bias: Reals, limit: int) -> Reals:
         bias: (outputs,), its absolute value.
         limit: of an input's absolute value.
     """
-    sizes, sums = np.abs(weights).max(0) * scale, np.abs(weights).sum(0) * scale
+    sizes, sums = np.abs(weights).max(0, initial=0) * scale, np.abs(weights).sum(0) * scale
     tiny = 2.0**-MAX_SHIFT
     by_weight = (WEIGHT_LIMIT + 0.49) / np.maximum(sizes, tiny)
     rounding = limit * len(weights) / 2  # by so much, rounded weights may add up to more
