@@ -18,7 +18,7 @@ from synthgen.pixels.tables import LATENT_LIMIT, LOGIT_SCALE
 
 _LOW = -112  # of every layer: after the leaky ReLU, the room below zero counts a fifth
 _TRIES = np.geomspace(0.7, 4.0, 15)  # scales, in units of the one that clips nothing
-_ROWS = 20_000  # output pixels of each phase, on which scales are tried
+_ROWS, _VALUES = 20_000, 8_000_000  # output pixels, of each phase, on which scales are tried, and most inputs of all
 _DAMPING = 0.01  # of the inputs' second moments, which keeps weights of rare inputs near their own values
 _EVEN = 0.05  # of the mean importance of a pixel, which every pixel has
 _SEED = 12  # of the choice of these pixels
@@ -91,7 +91,8 @@ class _Fitting:
         """Scales and shifts are of output channels; the biases take up the mean error."""
         weights = kernel / self._scale  # what one integer step of an input adds
         phases, positions = list(_phases(kernel.shape[0])), self._whole[..., 0].size
-        chosen = self._random.choice(positions, min(_ROWS, positions), replace=False)
+        rows = min(_ROWS, _VALUES // max(len(phase) * kernel.shape[3] for phase in phases), positions)
+        chosen = self._random.choice(positions, rows, replace=False)
         inputs = [_windows(self._whole, phase).reshape(positions, -1)[chosen] for phase in phases]
         shown = bias.astype(np.float32)
         reals = [
