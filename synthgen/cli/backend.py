@@ -3,7 +3,7 @@
 from synthgen.errors import UsageError
 
 BACKEND_HELP = "auto (the fastest installed), numpy, onnxruntime or tensorflow: what draws; the pixels are the same."
-DEVICE_HELP = "cpu, gpu or gpu:1, for --backend tensorflow. [default: a GPU, where there is one]"
+DEVICE_HELP = "cpu, gpu or gpu:1: tensorflow draws there. [default with tensorflow: the first GPU, if any]"
 
 
 def chosen_backend(backend: str, device: str | None) -> str:

@@ -74,7 +74,7 @@ class Sampler:
         """What draws and packs here, for a manifest; on it depend only the pixels of a float checkpoint."""
         if self.checkpoint.exact:
             return {**software(), "backend": described(self.backend)}
-        return {**float_drawn_with(), "backend": described("numpy")}
+        return float_drawn_with()
 
     def shard(self, shard: Shard) -> Iterator[Batch]:
         """Draw the images of one shard in index order, a block at a time."""

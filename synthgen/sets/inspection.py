@@ -119,8 +119,9 @@ def _described_pixels(arithmetic: str) -> str:
 
 
 def _drawn_with(manifest: Manifest) -> str:
-    backend = manifest.made_with.get("backend")
-    return "not recorded" if backend is None else f'"{_shortened(backend)}", says the manifest'
+    made_with = manifest.made_with
+    drew = made_with.get("backend") or f"synthgen {made_with.get('synthgen', '?')}"  # float sets name no backend
+    return f'"{_shortened(drew)}", says the manifest'
 
 
 def _shortened(text: str) -> str:

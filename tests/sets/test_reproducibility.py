@@ -106,4 +106,4 @@ def test_info_says_which_arithmetic_and_what_drew(folder, tiny_checkpoint):
     described = describe(str(folder))
     assert described["pixels"].startswith("exact integers")
     assert described["drawn with"].startswith('"numpy ')  # so few
-    assert describe(str(GOLDEN / "0.1.0" / "npz"))["drawn with"] == "not recorded"
+    assert describe(str(GOLDEN / "0.1.0" / "npz"))["drawn with"] == '"synthgen 0.1.0", says the manifest'
