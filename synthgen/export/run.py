@@ -119,7 +119,8 @@ def generate_share(
     """
     if not 0 <= share < of:
         raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
-    engine = Engine(workers=workers, backend=for_few(backend, export.share_count(share, of)))
+    # The whole export's count, so that its manifest is the same however it is shared out.
+    engine = Engine(workers=workers, backend=for_few(backend, export.plan.count))
     expect_allowed(checkpoint, out, engine, allow_unprotected, max_epsilon)
     indices = range(share, export.plan.shards, of)
     callbacks = Callbacks(progress=progress, on_shard=on_shard, on_begin=on_begin)

@@ -36,7 +36,7 @@ def quantise(
         latent_scale: the integer that stands for a latent of 1.0.
 
     Raises:
-        ValueError: the weights differ so much in size that no scale serves them.
+        ValueError: the weights are so large, or differ so much in size, that no scale serves them.
     """
     fitting = _Fitting(folded, latents.astype(np.float32) / np.float32(latent_scale), labels)
     dense = fitting.dense(folded, latents.astype(np.float32), latent_scale)
@@ -52,7 +52,11 @@ class _Fitting:
     def __init__(self, folded: Folded, latents: Floats, labels: npt.NDArray[np.uint8] | None) -> None:
         self._random = np.random.Generator(np.random.Philox(_SEED))
         self._places = np.zeros(len(latents), np.int64) if labels is None else labels.astype(np.int64)
-        self._importance = _importance(_logits(folded, latents, self._places))
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = _logits(folded, latents, self._places)
+        if not np.isfinite(logits).all():
+            raise ValueError("the weights are so large that it draws no numbers; train it anew")
+        self._importance = _importance(logits)
         self._real: Floats  # activations of the real generator, (N, side, side, channels)
         self._whole: Floats  # those of the integers
         self._scale: Reals  # (channels,): the integer that stands for an activation of 1.0
@@ -271,7 +275,8 @@ def _shifts(weights: Reals, scale: Reals, bias: Reals, limit: int) -> Reals:
         bias: (outputs,), its absolute value.
         limit: of an input's absolute value.
     """
-    sizes, sums = np.abs(weights).max(0) * scale, np.abs(weights).sum(0) * scale
+    # A phase of a kernel of one row has no weights at all.
+    sizes, sums = np.abs(weights).max(0, initial=0) * scale, np.abs(weights).sum(0) * scale
     tiny = 2.0**-MAX_SHIFT
     by_weight = (WEIGHT_LIMIT + 0.49) / np.maximum(sizes, tiny)
     rounding = limit * len(weights) / 2  # by so much, rounded weights may add up to more

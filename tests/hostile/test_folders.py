@@ -390,7 +390,7 @@ def test_a_job_of_very_many_shards_takes_no_time(tiny_checkpoint, shares):
     refused(lambda: merge(shares), "do not fit the recipe")
 
 
-RECORD_KEYS = ["index", "start", "count", "digest", "files", "class_counts", "block_digests", "job"]
+RECORD_KEYS = ["index", "start", "count", "digest", "files", "class_counts", "block_digests", "job", "made_with"]
 RECORD_KEYS += [f"files/0/{key}" for key in ("name", "bytes")]
 
 

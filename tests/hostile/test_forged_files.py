@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from forged import expect_one_line, first_shard_file, golden_copy, seal, synthgen
 from PIL import Image
+from support import weights_file
 
 from synthgen.audit.run import audit
 from synthgen.errors import CheckpointError, PrivacyError, SynthgenError, UsageError, VerificationError
@@ -38,9 +39,10 @@ def any_set(request, tmp_path: Path) -> Path:
     return golden_copy(request.param, tmp_path / "set")
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return golden_copy("checkpoint", tmp_path / "checkpoint")
+@pytest.fixture(params=["0.2.0", "0.3.0"])
+def checkpoint(request, tmp_path: Path) -> Path:
+    """With float32 weights, and with integers."""
+    return golden_copy("checkpoint", tmp_path / "checkpoint", request.param)
 
 
 def test_a_golden_set_stays_sound_under_the_ceiling(any_set):
@@ -97,15 +99,15 @@ def weights_bomb(path: Path) -> None:
 
 
 def test_weights_that_inflate_past_their_size(checkpoint):
-    weights_bomb(checkpoint / "generator.weights.h5")
+    weights_bomb(weights_file(checkpoint))
     expect_one_line(synthgen("info", checkpoint), "larger than the file")
-    with h5py.File(checkpoint / "generator.weights.h5", "r+") as file:  # as large as the file: now the chunks matter
+    with h5py.File(weights_file(checkpoint), "r+") as file:  # as large as the file: now the chunks matter
         file["ballast"] = np.random.default_rng(0).random(4 << 20, np.float32)
     expect_one_line(synthgen("info", checkpoint), "no readable weights")
 
 
 def test_weights_in_groups_that_double(checkpoint):
-    with h5py.File(checkpoint / "generator.weights.h5", "w") as file:
+    with h5py.File(weights_file(checkpoint), "w") as file:
         group = file
         for _ in range(30):
             below = group.create_group("a")
@@ -117,7 +119,7 @@ def test_weights_in_groups_that_double(checkpoint):
 
 
 def test_weights_in_groups_that_hold_each_other(checkpoint):
-    with h5py.File(checkpoint / "generator.weights.h5", "w") as file:
+    with h5py.File(weights_file(checkpoint), "w") as file:
         group = file.create_group("a")
         group["a"] = group
     with pytest.raises(CheckpointError, match="nested deeper"):
@@ -323,8 +325,9 @@ class TestPipes:
     """Nothing waits for the other end of a pipe."""
 
     def test_weights(self, checkpoint):
-        (checkpoint / "generator.weights.h5").unlink()
-        os.mkfifo(checkpoint / "generator.weights.h5")
+        path = weights_file(checkpoint)
+        path.unlink()
+        os.mkfifo(path)
         expect_one_line(synthgen("info", checkpoint, timeout=20), "expected a regular file")
 
     def test_shard(self, any_set):
