@@ -13,9 +13,9 @@ from synthgen.export.outputs import LocalOutput
 from synthgen.export.plan import Export, Job
 from synthgen.export.run import complete
 from synthgen.export.shard import write_shard
+from synthgen.files import write_json
 from synthgen.formats.base import Batch
 from synthgen.index import NO_LABELS, LabelRule, ShardPlan
-from synthgen.files import write_json
 from synthgen.model.checkpoint import (
     FLOAT_SCHEMA_VERSION,
     INTEGERS_NAME,

@@ -111,7 +111,9 @@ def test_a_label_rule_prints_as_it_parses(text: str):
 
 def test_golden_float_latents():
     """Pinned for all time: a change here would change every image of a float checkpoint."""
-    digest = hashlib.sha256(float_latents(42, 7, 48, "gaussian").tobytes() + float_latents(42, 7, 48, "uniform").tobytes())
+    digest = hashlib.sha256(
+        float_latents(42, 7, 48, "gaussian").tobytes() + float_latents(42, 7, 48, "uniform").tobytes()
+    )
     assert float_latents(42, 7, 48, "gaussian")[0, :3].tolist() == GOLDEN_FIRST
     assert digest.hexdigest() == GOLDEN_SHA256
 
@@ -136,7 +138,9 @@ def test_float_latents_have_the_distribution_they_claim():
 
 
 def test_float_latents_differ_by_seed_block_and_stream():
-    drawn = {float_latents(seed, block, 8, "gaussian").tobytes() for seed in (0, 1, 2**64 - 1) for block in (0, 1, 2**55)}
+    drawn = {
+        float_latents(seed, block, 8, "gaussian").tobytes() for seed in (0, 1, 2**64 - 1) for block in (0, 1, 2**55)
+    }
     assert len(drawn) == 9
 
 

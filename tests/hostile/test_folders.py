@@ -419,6 +419,17 @@ def test_class_counts_that_add_up_and_are_not_the_labels_are_not_believed(shares
     refused(lambda: merge(shares), "1 of 2 shards are missing or of another export: 1;")
 
 
+def test_shards_made_with_too_much_together_are_not_sealed(small, shares):
+    """Each record could be true, but no manifest could hold them."""
+    for path in sorted((shares / WORK).glob("shard-*.json")):
+        record = json.loads(path.read_text())
+        record["made_with"] = {f"{path.stem} {number}": "x" for number in range(40)}
+        path.write_text(json.dumps(record))
+    for act in (lambda: merge(shares), lambda: small(shares, resume=True)):
+        refused(act, "a shard's record was altered: made_with is too long")
+    assert not (shares / "manifest.json").exists()
+
+
 def test_two_shards_are_not_one_file(small, shares):
     first, second = (shares / WORK / f"shard-0000{number}.json" for number in (0, 1))
     record = json.loads(second.read_text())

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import warnings
 import zipfile
@@ -240,8 +241,8 @@ DOCUMENTS = {
     "brackets": (lambda text: b"[" * (32 << 20), "more than 1,500,000 values"),
     "deep": (lambda text: b"[" * 5_000 + b"]" * 5_000, "nested deeper than 32"),
     "digits": (lambda text: b'{"schema_version": ' + b"9" * 5_000 + b"}", "5,000 digits"),
-    "true": (lambda text: text.replace(b'"schema_version":1', b'"schema_version":true', 1), "schema_version True"),
-    "nan": (lambda text: text.replace(b'"schema_version":1', b'"schema_version":NaN', 1), "NaN is no JSON"),
+    "true": (lambda text: re.sub(rb'"schema_version":\d', b'"schema_version":true', text), "schema_version True"),
+    "nan": (lambda text: re.sub(rb'"schema_version":\d', b'"schema_version":NaN', text), "NaN is no JSON"),
     "surrogate": (lambda text: text.replace(b'"split":"train"', b'"split":"\\ud800"', 1), "surrogate"),
     "long": (lambda text: b'"' + b"a" * (2 << 20) + b'"', "longer than 1 MiB"),
 }
