@@ -85,7 +85,7 @@ import json, os, sys, time
 os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 import synthgen
 from synthgen.model.sampling import Sampler
-from synthgen.index import latents
+from synthgen.index import float_latents
 
 checkpoint, block = synthgen.load_checkpoint(), 256
 sampler = Sampler.of(checkpoint)
@@ -105,7 +105,7 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 from synthgen.model.networks import pixel_function
 function = pixel_function(checkpoint.keras_model(), checkpoint.recipe, block)
 size = checkpoint.recipe.latent.size
-found["keras"] = best(lambda i: function(latents(0, i, size, "gaussian"), sampler.labels.labels(0, i)))
+found["keras"] = best(lambda i: function(float_latents(0, i, size, "gaussian"), sampler.labels.labels(0, i)))
 a = tf.random.normal((2048, 2048))
 multiply = tf.function(lambda x: tf.matmul(x, a))
 multiply(a)

@@ -20,7 +20,7 @@ from small_exports import request, small_job
 from support import SAMPLE, write_as_set
 
 from synthgen.export.run import generate, plan_export
-from synthgen.model.checkpoint import Checkpoint, save_checkpoint
+from synthgen.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.model.recipe import Recipe, load_recipe
 from synthgen.privacy.accounting import Budget, Mechanism
 from synthgen.privacy.ledger import Ledger
@@ -39,6 +39,12 @@ def tiny_recipe() -> Recipe:
 def tiny_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """An untrained conditional generator."""
     return _untrained(tiny_recipe, tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def float_checkpoint() -> Checkpoint:
+    """The golden checkpoint of 0.2.0: float32 weights, whose pixels depend on the processor."""
+    return load_checkpoint(Path(__file__).parent / "golden" / "0.2.0" / "checkpoint")
 
 
 @pytest.fixture(scope="session")
@@ -81,10 +87,12 @@ def _untrained(recipe: Recipe, path: Path, privacy: PrivacyStatement | None = No
 def export(tiny_checkpoint: Checkpoint) -> Callable[..., Manifest]:
     """Export a set from the tiny checkpoint: ``export(out, count=…, file_format=…)``."""
 
-    def export_set(out: Path, *, checkpoint: Checkpoint = tiny_checkpoint, resume: bool = False, **request) -> Manifest:
+    def export_set(
+        out: Path, *, checkpoint: Checkpoint = tiny_checkpoint, resume: bool = False, backend: str = "auto", **request
+    ) -> Manifest:
         request = {"count": 600, "file_format": "npz", **request}
         plan = plan_export(checkpoint, **request)
-        return generate(checkpoint, plan, out, resume=resume, allow_unprotected=True)
+        return generate(checkpoint, plan, out, resume=resume, backend=backend, allow_unprotected=True)
 
     return export_set
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from synthgen.files import sha256_of_bytes
 from synthgen.sets.manifest import sealed
 
-GOLDEN = Path(__file__).parent / "golden" / "0.2.0"
+GOLDEN = Path(__file__).parent / "golden" / "0.2.0"  # float32 weights
 CEILING = 1 << 30  # bytes of address space for a child
 
 
-def golden_copy(kind: str, folder: Path) -> Path:
-    """A sound set (``hdf5``, ``npz``, ``tfrecord``) or the checkpoint (``checkpoint``) of version 0.2.0."""
-    return shutil.copytree(GOLDEN / kind, folder)
+def golden_copy(kind: str, folder: Path, release: str = GOLDEN.name) -> Path:
+    """A sound set (``hdf5``, ``npz``, ``tfrecord``) or the checkpoint (``checkpoint``) of a release."""
+    return shutil.copytree(GOLDEN.parent / release / kind, folder)
 
 
 def first_shard_file(folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
     python fuzz_forgeries.py FOLDER CHECKPOINT INPUTS SEED
 
+The checkpoint holds integers; the golden one of 0.2.0, with float32 weights, is forged beside it.
+
 A process of its own, under a memory limit and with an alarm for every input. Each input must end as read or with one
 line of an error of ours. What is called sound, with every image drawn again, must hold the images of the original.
 """
@@ -20,14 +22,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+from forged import GOLDEN
 
 from synthgen.errors import SynthgenError
 from synthgen.export.run import generate, plan_export
 from synthgen.files import sha256_of_file
 from synthgen.formats.table import FORMATS
-from synthgen.model.checkpoint import Checkpoint, load_checkpoint
+from synthgen.model.checkpoint import Checkpoint, load_checkpoint, weights_sha256
 from synthgen.model.recipe import builtin_recipes, load_recipe
+from synthgen.pixels.latents import latents
 from synthgen.sets.inspection import describe
 from synthgen.sets.manifest import load_manifest, sealed
 from synthgen.sets.reading import read_set
@@ -203,6 +208,53 @@ def file_attack(original: Path, root: Path, names: list[str], read: Callable[[Pa
     return attempt
 
 
+def drawn(folder: Path) -> None:
+    load_checkpoint(str(folder)).generator()
+
+
+def integers(original: Checkpoint, root: Path) -> Attempt:
+    """Arrays of integers altered and hashed anew: what still loads, draws, and every backend draws the same."""
+    shape, count = original.recipe.latent, 3
+    noise = latents(1, 0, shape.size, shape.distribution)[:count]
+    labels = np.arange(count, dtype=np.uint8)
+
+    def attempt(chance: random.Random) -> None:
+        folder = root / "copy"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(original.path, folder)
+        with h5py.File(original.weights_path) as file:
+            arrays = {name: file[name][()] for name in original.arrays}
+        for _ in range(chance.randint(1, 3)):
+            name = chance.choice(list(arrays))
+            arrays[name] = other_array(arrays[name], chance)
+        with h5py.File(folder / "generator.h5", "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+        document = json.loads((folder / "checkpoint.json").read_text("utf-8"))
+        document["sha256"] = weights_sha256(folder / "generator.h5", original.identified)
+        (folder / "checkpoint.json").write_text(json.dumps(document), "utf-8")
+        forgery = load_checkpoint(str(folder))
+        one, other = (forgery.generator(name)(noise, labels) for name in ("numpy", "onnxruntime"))
+        assert np.array_equal(one, other), "two backends draw a forged checkpoint differently"
+
+    return attempt
+
+
+def other_array(array: np.ndarray, chance: random.Random) -> np.ndarray:
+    """The array with some of its values exchanged, or of another type or shape."""
+    kind, limits = chance.random(), np.iinfo(array.dtype)
+    if kind < 0.1:
+        return array.astype(chance.choice(["f4", "i8", "u1", "i2"]))
+    if kind < 0.2:
+        return chance.choice([array[:0], array[None], array[..., :-1], array.ravel()])
+    found, size = array.copy(), chance.choice([1, 1, 5, array.size])
+    near = [0, 1, -1, 2, 30, 31, 64, -64, 65, 100, -100, -255, -256, 1 << 10, 1 << 23, 1 << 24, limits.min, limits.max]
+    near = [value for value in near if limits.min <= value <= limits.max]
+    for place in chance.choices(range(array.size), k=size):
+        found.flat[place] = chance.choice(near)
+    return found
+
+
 def recipes(root: Path) -> Attempt:
     def attempt(chance: random.Random) -> None:
         path = root / "recipe.toml"
@@ -235,19 +287,22 @@ def main(folder: Path, location: str, inputs: int, seed: int) -> None:
     sets = Sets(folder, checkpoint)
     sets.begin()
     private = load_checkpoint("private").path
-    files = ["checkpoint.json", "generator.weights.h5"]
+    files, old_files = ["checkpoint.json", "generator.h5"], ["checkpoint.json", "generator.weights.h5"]
     run = [*files, "ledger.json", "release.h5"]
     attacks: dict[str, tuple[int, Attempt]] = {
         "manifest": (6, sets.manifest),
         "file of a set": (6, sets.file),
         "work folder": (2, sets.work_folder),
-        "checkpoint": (3, file_attack(checkpoint.path, folder, files, lambda path: load_checkpoint(str(path)))),
+        "checkpoint": (3, file_attack(checkpoint.path, folder, files, drawn)),
+        "integers": (3, integers(checkpoint, folder)),
+        "float checkpoint": (1, file_attack(GOLDEN / "checkpoint", folder, old_files, drawn)),
         "release": (1, file_attack(private, folder, run, lambda path: plan_matching_anew(str(path), []))),
         "recipe": (2, recipes(folder)),
     }
     if not all((private / name).is_file() for name in run):
         del attacks["release"]
     plan_matching_anew("private", [])  # imports TensorFlow, which takes more than the limit
+    checkpoint.generator("onnxruntime")
     resource.setrlimit(resource.RLIMIT_AS, (resource_now() + MOST_MEMORY,) * 2)
     signal.signal(signal.SIGALRM, alarm)
     ended: Counter[str] = Counter()

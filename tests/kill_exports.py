@@ -30,9 +30,9 @@ COUNT = 600  # three blocks
 REFUSED = 3
 
 
-def cheap_pixels(checkpoint: object) -> Callable[..., np.ndarray]:
+def cheap_pixels(checkpoint: object, backend: str) -> Callable[..., np.ndarray]:
     def draw(noise: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-        stream = np.random.default_rng(noise[0].view(np.uint32))  # random bytes: no compressor makes them fit a disk
+        stream = np.random.default_rng(noise[0].view(np.uint8))  # random bytes: no compressor makes them fit a disk
         return stream.integers(256, size=(len(noise), 28, 28), dtype=np.uint8)
 
     return draw

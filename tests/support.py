@@ -13,9 +13,22 @@ from synthgen.export.outputs import LocalOutput
 from synthgen.export.plan import Export, Job
 from synthgen.export.run import complete
 from synthgen.export.shard import write_shard
+from synthgen.files import write_json
 from synthgen.formats.base import Batch
 from synthgen.index import NO_LABELS, LabelRule, ShardPlan
-from synthgen.model.checkpoint import Checkpoint
+from synthgen.model.checkpoint import (
+    FLOAT_SCHEMA_VERSION,
+    INTEGERS_NAME,
+    METADATA_NAME,
+    WEIGHTS_NAME,
+    Checkpoint,
+    identity_of,
+    load_checkpoint,
+    weights_sha256,
+)
+from synthgen.model.recipe import Recipe
+from synthgen.model.sampling import Sampler
+from synthgen.privacy.statement import PrivacyStatement, no_guarantee
 from synthgen.sets.cards import sidecar_files
 from synthgen.sets.manifest import Manifest, content_record, load_manifest, manifest_documents, sealed
 
@@ -49,9 +62,32 @@ def write_as_set(
     rule = NO_LABELS if labels is None else LabelRule.parse("uniform")
     plan = ShardPlan(start=0, count=len(images), shards=1)
     job = Job.of(checkpoint, Export(plan=plan, seed=0, file_format="npz", labels=rule))
+    made_with = Sampler(checkpoint, 0, rule, "numpy").made_with()
     output = LocalOutput(out)
     with output.claim(job.to_dict(), resume=False):
         batches = iter([Batch(start=0, images=images, labels=labels)])
-        manifest = complete(job, output, [write_shard(job, plan[0], output, batches)])
+        manifest = complete(job, output, [write_shard(job, plan[0], output, batches, made_with, lambda _: None)])
     output.release()
     return manifest
+
+
+def weights_file(folder: Path) -> Path:
+    """The file with a checkpoint's arrays: integers, or the float32 weights of 0.1 and 0.2."""
+    return folder / (INTEGERS_NAME if (folder / INTEGERS_NAME).exists() else WEIGHTS_NAME)
+
+
+def save_floats(path: Path, model: Any, recipe: Recipe, privacy: PrivacyStatement | None = None) -> Checkpoint:
+    """Write a Keras model as a checkpoint of synthgen 0.2: float32 weights, not rounded."""
+    path.mkdir(parents=True)
+    model.save_weights(path / WEIGHTS_NAME)
+    stated = (privacy or no_guarantee("nothing: untrained")).to_dict()
+    metadata = {
+        "schema_version": FLOAT_SCHEMA_VERSION,
+        "sha256": weights_sha256(path / WEIGHTS_NAME, identity_of(recipe.to_dict(), stated)),
+        "recipe_sha256": recipe.sha256,
+        "privacy": stated,
+        "recipe": recipe.to_dict(),
+        "training": {},
+    }
+    write_json(path / METADATA_NAME, metadata)
+    return load_checkpoint(path)

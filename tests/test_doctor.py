@@ -30,7 +30,7 @@ def test_a_healthy_machine(tiny_checkpoint, tmp_path):
 def test_it_names_what_is_wrong(tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("asked the network"))
     broken = shutil.copytree(tiny_checkpoint.path, tmp_path / "broken")
-    (broken / "generator.weights.h5").write_bytes(b"garbage")
+    (broken / "generator.h5").write_bytes(b"garbage")
     diagnosis = diagnose(checkpoint=str(broken), data=tmp_path, out=tmp_path, count=10**15)
     checks = by_name(diagnosis)
     assert not diagnosis.healthy

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import weights_file
 
 from synthgen.errors import CheckpointError, DataError, SynthgenError, TrainingError, VerificationError
 from synthgen.export.run import generate, plan_export
@@ -126,9 +127,11 @@ class TestFuzz:
         path = checkpoint_copy / "checkpoint.json"
         fuzz(examples, path.read_bytes(), path, lambda: load_checkpoint(checkpoint_copy))
 
-    def test_checkpoint_weights(self, checkpoint_copy, examples: int):
-        path = checkpoint_copy / "generator.weights.h5"
-        fuzz(examples, path.read_bytes(), path, lambda: load_checkpoint(checkpoint_copy))
+    @pytest.mark.parametrize("kind", ["tiny_checkpoint", "float_checkpoint"])
+    def test_checkpoint_weights(self, request, tmp_path, kind: str, examples: int):
+        copy = shutil.copytree(request.getfixturevalue(kind).path, tmp_path / "checkpoint")
+        path = weights_file(copy)
+        fuzz(examples, path.read_bytes(), path, lambda: load_checkpoint(copy))
 
     @pytest.mark.parametrize("file_format", ["idx", "idx-raw"])
     def test_idx(self, sets, tmp_path, file_format: str, examples: int):
@@ -295,7 +298,7 @@ def test_a_tfrecord_that_claims_two_thousand_million_bytes_allocates_nothing(tmp
 
 
 def test_weights_that_claim_a_tebibyte_allocate_nothing(checkpoint_copy):
-    with h5py.File(checkpoint_copy / "generator.weights.h5", "w") as file:
+    with h5py.File(checkpoint_copy / "generator.h5", "w") as file:
         file.create_dataset("x", (1 << 40,), "u1", chunks=(1 << 16,))
 
     def read() -> None:
@@ -363,22 +366,24 @@ def test_a_pickle_in_a_training_state_is_not_opened(tmp_path):
 
 
 def test_a_pickle_for_weights_is_refused(checkpoint_copy, tmp_path):
-    (checkpoint_copy / "generator.weights.h5").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    (checkpoint_copy / "generator.h5").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
     with pytest.raises(CheckpointError, match="no readable weights"):
         load_checkpoint(checkpoint_copy)
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("kind", ["tiny_checkpoint", "float_checkpoint"])
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
-def test_a_whole_model_with_a_lambda_layer_is_refused(checkpoint_copy: Path, tmp_path, suffix: str):
+def test_a_whole_model_with_a_lambda_layer_is_refused(request, tmp_path, kind: str, suffix: str):
     """Only arrays are taken from the weights file: a model's configuration in it is never looked at."""
+    checkpoint_copy = shutil.copytree(request.getfixturevalue(kind).path, tmp_path / "checkpoint")
     import keras
 
     ran = tmp_path / "ran"
     code = keras.layers.Lambda(lambda x, ran=str(ran): (__import__("os").mkdir(ran), x)[1], output_shape=(1,))
     model = keras.Sequential([keras.layers.Input((1,)), code, keras.layers.Dense(1)])
     shutil.rmtree(ran, ignore_errors=True)  # building the model ran it
-    weights = checkpoint_copy / "generator.weights.h5"
+    weights = weights_file(checkpoint_copy)
     model.save(tmp_path / f"model{suffix}")
     shutil.copy(tmp_path / f"model{suffix}", weights)
     document = json.loads((checkpoint_copy / "checkpoint.json").read_text())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from synthgen.errors import UsageError
-from synthgen.index import BLOCK_IMAGES, LabelRule, ShardPlan, check_seed, default_shards, latents
+from synthgen.index import BLOCK_IMAGES, LabelRule, ShardPlan, check_seed, default_shards, float_latents, latent_words
 
 GOLDEN_FIRST = [-0.5471856594085693, 1.812480092048645, 1.7433124780654907]
 GOLDEN_SHA256 = "4c900aec6c60d540bbcc8b73aaa01ac1210ef23748218c5666352ad91b900ee6"
@@ -73,6 +73,31 @@ def test_uniform_labels_are_uniform():
     assert chi_squared < 33.7  # the 99.99th percentile of chi-squared with 9 degrees of freedom
 
 
+@pytest.mark.parametrize("classes", [1, 2, 3, 7, 10])
+def test_uniform_labels_are_numpys(classes: int):
+    """What ``Generator.integers`` gave in 0.1 and 0.2, so that no set of these got other labels."""
+    rule = LabelRule(classes=tuple(range(classes)), random=True)
+    for seed, block in ((0, 0), (7, 3), ((1 << 64) - 1, 1 << 55)):
+        key, counter = np.array([seed, block], np.uint64), np.array([0, 1, 0, 0], np.uint64)
+        numpys = np.random.Generator(np.random.Philox(key=key, counter=counter))
+        np.testing.assert_array_equal(rule.labels(seed, block), numpys.integers(classes, size=BLOCK_IMAGES))
+
+
+def test_a_word_that_would_favour_a_label_is_left_out(monkeypatch):
+    """A half h with (h · m) mod 2^32 < 2^32 mod m: for ten classes 0 is one, and so rare that no seed is known."""
+
+    class Words:
+        def random_raw(self, count: int) -> np.ndarray:
+            words = np.full(count, 0x9000_0000_FFFF_FFFF, np.uint64)  # halves: of label 9, then of label 5
+            words[0] = 0xFFFF_FFFF_0000_0000  # halves: 0, then of label 9
+            return words
+
+    monkeypatch.setattr("synthgen.index._philox", lambda *key: Words())
+    labels = LabelRule.parse("uniform").labels(0, 0).tolist()
+    assert len(labels) == BLOCK_IMAGES
+    assert labels == [9, *[9, 5] * 127, 9]
+
+
 @pytest.mark.parametrize("text", ["", "10", "0,0", "cat", "-1", "0,,1", "1.5"])
 def test_bad_labels_are_refused(text: str):
     with pytest.raises(UsageError, match="labels"):
@@ -84,16 +109,27 @@ def test_a_label_rule_prints_as_it_parses(text: str):
     assert str(LabelRule.parse(text)) == text
 
 
-def test_golden_latents():
-    """Pinned for all time: a change here would change every image ever exported."""
-    digest = hashlib.sha256(latents(42, 7, 48, "gaussian").tobytes() + latents(42, 7, 48, "uniform").tobytes())
-    assert latents(42, 7, 48, "gaussian")[0, :3].tolist() == GOLDEN_FIRST
+def test_golden_float_latents():
+    """Pinned for all time: a change here would change every image of a float checkpoint."""
+    digest = hashlib.sha256(
+        float_latents(42, 7, 48, "gaussian").tobytes() + float_latents(42, 7, 48, "uniform").tobytes()
+    )
+    assert float_latents(42, 7, 48, "gaussian")[0, :3].tolist() == GOLDEN_FIRST
     assert digest.hexdigest() == GOLDEN_SHA256
 
 
-def test_latents_have_the_distribution_they_claim():
-    normal = np.concatenate([latents(1, block, 64, "gaussian") for block in range(20)])
-    uniform = np.concatenate([latents(1, block, 64, "uniform") for block in range(20)])
+def test_golden_words():
+    """The check in docs/pixels.md: what every latent is made of."""
+    assert latent_words(7, 3, 3).tolist() == [0x7B6CC7B1862CC5F2, 0xB960F2EA4B3F8D9F, 0x0CDD72E015DEB1A6]
+
+
+def test_golden_random_labels():
+    assert LabelRule.parse("uniform").labels(7, 3)[:10].tolist() == [8, 5, 1, 8, 0, 1, 6, 6, 3, 9]
+
+
+def test_float_latents_have_the_distribution_they_claim():
+    normal = np.concatenate([float_latents(1, block, 64, "gaussian") for block in range(20)])
+    uniform = np.concatenate([float_latents(1, block, 64, "uniform") for block in range(20)])
     assert abs(normal.mean()) < 0.01
     assert abs(normal.std() - 1) < 0.01
     assert uniform.min() >= 0
@@ -101,8 +137,10 @@ def test_latents_have_the_distribution_they_claim():
     assert abs(uniform.mean() - 0.5) < 0.005
 
 
-def test_latents_differ_by_seed_block_and_stream():
-    drawn = {latents(seed, block, 8, "gaussian").tobytes() for seed in (0, 1, 2**64 - 1) for block in (0, 1, 2**55)}
+def test_float_latents_differ_by_seed_block_and_stream():
+    drawn = {
+        float_latents(seed, block, 8, "gaussian").tobytes() for seed in (0, 1, 2**64 - 1) for block in (0, 1, 2**55)
+    }
     assert len(drawn) == 9
 
 

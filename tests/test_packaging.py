@@ -47,7 +47,7 @@ def test_the_wheel_alone_exports_a_set(tmp_path):
         names = set(archive.namelist())
     assert {"synthgen/recipes/conditional.toml", "synthgen/py.typed"} <= names
     assert {"synthgen/evaluation/report.css", "synthgen/evaluation/report.html"} <= names
-    assert "synthgen/checkpoints/conditional/generator.weights.h5" in names
+    assert "synthgen/checkpoints/conditional/generator.h5" in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)

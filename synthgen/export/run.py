@@ -28,6 +28,7 @@ from synthgen.sets.cards import sidecar_files
 from synthgen.sets.consistency import expect_consistent
 from synthgen.sets.integrity import set_problems
 from synthgen.sets.manifest import WORK_FOLDER, Manifest, content_record, manifest_documents, split_manifest
+from synthgen.sets.records import texts_of
 from synthgen.workers import Progress, StepProgress
 
 __all__ = ["Export", "generate", "generate_share", "merge", "plan_export"]
@@ -119,7 +120,8 @@ def generate_share(
     """
     if not 0 <= share < of:
         raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
-    engine = Engine(workers=workers, backend=for_few(backend, export.share_count(share, of)))
+    # The whole export's count, so that its manifest is the same however it is shared out.
+    engine = Engine(workers=workers, backend=for_few(backend, export.plan.count))
     expect_allowed(checkpoint, out, engine, allow_unprotected, max_epsilon)
     indices = range(share, export.plan.shards, of)
     callbacks = Callbacks(progress=progress, on_shard=on_shard, on_begin=on_begin)
@@ -232,6 +234,7 @@ def complete(job: Job, output: Output, finished: Sequence[FinishedShard]) -> Man
         made_with=_joined(shard.made_with for shard in finished),
     )
     try:
+        texts_of(manifest.made_with)  # texts of shards, few enough each, may be too many together
         expect_consistent(manifest)
     except ValueError as error:  # records of finished shards may come from anyone
         raise ExportError(f"{output}: its job or a shard's record was altered: {error}; export it anew") from error

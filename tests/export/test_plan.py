@@ -61,18 +61,27 @@ def test_shares_of_one_file_get_a_shard_each(tiny_checkpoint):
         plan_export(tiny_checkpoint, count=COUNT, file_format="idx", shares=3)
 
 
-def test_a_job_and_a_record_survive_json(tiny_checkpoint, tmp_path):
-    job = Job.of(tiny_checkpoint, request(tiny_checkpoint))
-    assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+def test_a_job_survives_json(tiny_checkpoint, float_checkpoint):
+    for checkpoint in (tiny_checkpoint, float_checkpoint):
+        job = Job.of(checkpoint, request(checkpoint))
+        assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
     with pytest.raises(ExportError, match="not an export job"):
         Job.from_dict({"seed": 1})
 
 
-def test_a_machine_that_would_round_otherwise_is_refused(tiny_checkpoint, tmp_path, monkeypatch):
-    job = Job.of(tiny_checkpoint, request(tiny_checkpoint))
+def test_a_machine_that_would_round_otherwise_is_refused(float_checkpoint):
+    job = Job.of(float_checkpoint, request(float_checkpoint))
     elsewhere = Job.from_dict({**job.to_dict(), "made_with": {**job.made_with, "processor": "another"}})
     with pytest.raises(ExportError, match="processor another"):
         elsewhere.sampler()
+
+
+def test_nothing_but_the_request_is_a_condition_of_an_exact_job(tiny_checkpoint, monkeypatch):
+    job = Job.of(tiny_checkpoint, request(tiny_checkpoint))
+    assert job.made_with == {}
+    assert "made_with" not in job.to_dict()
+    monkeypatch.setattr("synthgen.export.plan.float_drawn_with", lambda: {"numpy": "1.0"})
+    assert Job.of(tiny_checkpoint, request(tiny_checkpoint)).sha256 == job.sha256
 
 
 def test_labels_for_an_unconditional_checkpoint_are_refused(unlabelled_checkpoint):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,15 @@ import pytest
 from kill_exports import cheap_pixels
 from small_exports import request as shared_request
 
+from synthgen.environment import float_drawn_with, software
 from synthgen.errors import ExportError, PrivacyError, UsageError, VerificationError
 from synthgen.export.plan import plan_export
 from synthgen.export.run import generate
 from synthgen.formats.table import FORMATS
-from synthgen.index import MAX_INDEX, MAX_SEED, latents
+from synthgen.index import MAX_INDEX, MAX_SEED
 from synthgen.model.checkpoint import load_checkpoint
 from synthgen.model.sampling import Sampler
+from synthgen.pixels.latents import latents
 from synthgen.sets.manifest import WORK_FOLDER, Manifest, load_manifest
 from synthgen.sets.reading import read_set
 from synthgen.sets.verification import verify
@@ -121,7 +124,8 @@ def test_the_manifest_says_where_the_set_comes_from(export, tiny_checkpoint, ref
     assert manifest.checkpoint.sha256 == tiny_checkpoint.sha256
     assert manifest.checkpoint.recipe_sha256 == tiny_checkpoint.recipe.sha256
     assert manifest.privacy == tiny_checkpoint.privacy
-    assert set(manifest.made_with) >= {"synthgen", "blas", "numpy", "processor"}
+    assert set(manifest.made_with) >= {"synthgen", "numpy", "processor", "backend"}
+    assert manifest.made_with["backend"] == f"numpy {np.__version__}"  # so few images are drawn without onnxruntime
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "hdf5", "idx", "npz"])
@@ -187,11 +191,38 @@ def test_a_finished_set_that_was_spoilt_is_not_blessed_by_resume(export, tmp_pat
         export(tmp_path / "set", file_format="idx", resume=True)
 
 
-def test_an_export_begun_elsewhere_is_not_resumed(export, tmp_path, monkeypatch):
-    _break_off(monkeypatch, lambda: export(tmp_path / "set", count=2000, shards=4), images=700)
-    monkeypatch.setattr("synthgen.export.plan.drawn_with", lambda: {"numpy": "1.0"})
+def test_a_float_set_says_what_its_pixels_depend_on(export, float_checkpoint, tmp_path):
+    manifest = export(tmp_path / "set", checkpoint=float_checkpoint, count=20)
+    assert manifest.made_with == float_drawn_with()
+    assert set(manifest.made_with) >= {"blas", "arithmetic", "vector_instructions"}
+
+
+def test_a_float_export_begun_elsewhere_is_not_resumed(export, float_checkpoint, tmp_path, monkeypatch):
+    request = {"checkpoint": float_checkpoint, "count": 2000, "shards": 4}
+    _break_off(monkeypatch, lambda: export(tmp_path / "set", **request), images=700)
+    monkeypatch.setattr("synthgen.export.plan.float_drawn_with", lambda: {"numpy": "1.0"})
     with pytest.raises(ExportError, match=r"begun with numpy .* \(here 1\.0\)"):
-        export(tmp_path / "set", count=2000, shards=4, resume=True)
+        export(tmp_path / "set", **request, resume=True)
+
+
+def test_an_exact_export_begun_elsewhere_goes_on(export, tmp_path, monkeypatch):
+    """With another backend on another processor: the manifest names both, and the images are those of one."""
+    whole = export(tmp_path / "whole", count=2000, shards=4, backend="numpy")
+    elsewhere = {**software(), "processor": "another"}
+    with monkeypatch.context() as patch:
+        patch.setattr("synthgen.model.sampling.software", lambda: elsewhere)
+        begun = lambda: export(tmp_path / "set", count=2000, shards=4, backend="numpy")  # noqa: E731
+        _break_off(patch, begun, images=1100)
+    kept = {path: path.read_bytes() for path in (tmp_path / "set").glob("*.npz")}
+    resumed = export(tmp_path / "set", count=2000, shards=4, resume=True, backend="onnxruntime")
+    assert len(kept) == 2
+    assert all(path.read_bytes() == data for path, data in kept.items())  # not drawn again
+    assert (resumed.digest, resumed.class_counts) == (whole.digest, whole.class_counts)
+    assert resumed.made_with == whole.made_with | {
+        "processor": ", ".join(sorted(["another", software()["processor"]])),
+        "backend": f"numpy {np.__version__}, onnxruntime {version('onnxruntime')}",
+    }
+    assert verify(tmp_path / "set").sound
 
 
 def test_a_users_keras_settings_change_no_network(tiny_checkpoint, tmp_path):

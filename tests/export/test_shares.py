@@ -1,10 +1,12 @@
 """Shares: written apart in any order and more than once, merged to the set of one process."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from small_exports import COUNT, SHARDS, request, share, small_job
 
+from synthgen.environment import software
 from synthgen.errors import ExportError
 from synthgen.export.outputs import open_output
 from synthgen.export.plan import Job, plan_export
@@ -80,10 +82,36 @@ def test_a_merge_misses_an_image_that_is_gone(small, tiny_checkpoint, tmp_path):
         merge(tmp_path)
 
 
-def test_another_machine_is_told_what_differs(small, tiny_checkpoint, tmp_path):
-    job = small_job(tiny_checkpoint)
+def test_another_machine_is_told_what_differs(float_checkpoint, tmp_path):
+    job = small_job(float_checkpoint)
     elsewhere = {**job.to_dict(), "made_with": {**job.made_with, "processor": "another", "numpy": "0.1"}}
     with open_output(tmp_path).claim(elsewhere, resume=True):
         pass
     with pytest.raises(ExportError, match=r"begun with numpy 0\.1 \(here .*\), processor another \(here "):
-        small(tmp_path, resume=True)
+        generate(float_checkpoint, job.export, tmp_path, resume=True, allow_unprotected=True)
+
+
+def test_shares_of_machines_that_differ_merge(tiny_checkpoint, whole, tmp_path, monkeypatch):
+    """Each share says what drew it, the manifest says both, and the images are those of one process."""
+    out = tmp_path / "set"
+    for number, zlib in enumerate(("1.3.1", "1.3.1.zlib-ng")):
+        monkeypatch.setattr("synthgen.model.sampling.software", lambda zlib=zlib: {**software(), "zlib": zlib})
+        share(tiny_checkpoint, out, number)
+    merged = merge(out)
+    assert merged == replace(whole, made_with={**whole.made_with, "zlib": "1.3.1, 1.3.1.zlib-ng"})
+    assert verify(out).sound
+
+
+def test_a_shard_packed_twice_otherwise_is_not_merged(tiny_checkpoint, tmp_path, monkeypatch):
+    """Two machines wrote one shard at once: the bytes are of the one, the record of the other."""
+    out = tmp_path / "set"
+    share(tiny_checkpoint, out, 0)
+    monkeypatch.setattr("synthgen.model.sampling.software", lambda: {**software(), "zlib": "another"})
+    share(tiny_checkpoint, out, 1)
+    shard = out / "train-00002-of-00004.npz"
+    shard.write_bytes(shard.read_bytes()[::-1])
+    with pytest.raises(ExportError, match="1 of 4 shards are missing or of another export: 2;"):
+        merge(out)
+    share(tiny_checkpoint, out, 0)
+    merge(out)
+    assert verify(out).sound

@@ -390,7 +390,7 @@ def test_a_job_of_very_many_shards_takes_no_time(tiny_checkpoint, shares):
     refused(lambda: merge(shares), "do not fit the recipe")
 
 
-RECORD_KEYS = ["index", "start", "count", "digest", "files", "class_counts", "block_digests", "job"]
+RECORD_KEYS = ["index", "start", "count", "digest", "files", "class_counts", "block_digests", "job", "made_with"]
 RECORD_KEYS += [f"files/0/{key}" for key in ("name", "bytes")]
 
 
@@ -417,6 +417,17 @@ def test_class_counts_that_add_up_and_are_not_the_labels_are_not_believed(shares
     record["class_counts"] = [counts[0] + 1, counts[1] - 1, *counts[2:]]
     path.write_text(json.dumps(record))
     refused(lambda: merge(shares), "1 of 2 shards are missing or of another export: 1;")
+
+
+def test_shards_made_with_too_much_together_are_not_sealed(small, shares):
+    """Each record could be true, but no manifest could hold them."""
+    for path in sorted((shares / WORK).glob("shard-*.json")):
+        record = json.loads(path.read_text())
+        record["made_with"] = {f"{path.stem} {number}": "x" for number in range(40)}
+        path.write_text(json.dumps(record))
+    for act in (lambda: merge(shares), lambda: small(shares, resume=True)):
+        refused(act, "a shard's record was altered: made_with is too long")
+    assert not (shares / "manifest.json").exists()
 
 
 def test_two_shards_are_not_one_file(small, shares):

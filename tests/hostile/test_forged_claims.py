@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import forge
+from support import forge, weights_file
 from typer.testing import CliRunner
 
 from synthgen.cli.app import app
@@ -35,7 +35,7 @@ def forged_checkpoint(source: Path, folder: Path, change, *, name: str = "forged
     change(document)
     document["recipe_sha256"] = sha256_of_json(document["recipe"])
     identified = identity_of(document["recipe"], document["privacy"])
-    document["sha256"] = weights_sha256(copy / "generator.weights.h5", identified)
+    document["sha256"] = weights_sha256(weights_file(copy), identified)
     (copy / "checkpoint.json").write_text(json.dumps(document), "utf-8")
     return copy
 

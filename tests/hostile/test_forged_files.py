@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import warnings
 import zipfile
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from forged import expect_one_line, first_shard_file, golden_copy, seal, synthgen
 from PIL import Image
+from support import weights_file
 
 from synthgen.audit.run import audit
 from synthgen.errors import CheckpointError, PrivacyError, SynthgenError, UsageError, VerificationError
@@ -38,9 +40,10 @@ def any_set(request, tmp_path: Path) -> Path:
     return golden_copy(request.param, tmp_path / "set")
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return golden_copy("checkpoint", tmp_path / "checkpoint")
+@pytest.fixture(params=["0.2.0", "0.3.0"])
+def checkpoint(request, tmp_path: Path) -> Path:
+    """With float32 weights, and with integers."""
+    return golden_copy("checkpoint", tmp_path / "checkpoint", request.param)
 
 
 def test_a_golden_set_stays_sound_under_the_ceiling(any_set):
@@ -97,15 +100,15 @@ def weights_bomb(path: Path) -> None:
 
 
 def test_weights_that_inflate_past_their_size(checkpoint):
-    weights_bomb(checkpoint / "generator.weights.h5")
+    weights_bomb(weights_file(checkpoint))
     expect_one_line(synthgen("info", checkpoint), "larger than the file")
-    with h5py.File(checkpoint / "generator.weights.h5", "r+") as file:  # as large as the file: now the chunks matter
+    with h5py.File(weights_file(checkpoint), "r+") as file:  # as large as the file: now the chunks matter
         file["ballast"] = np.random.default_rng(0).random(4 << 20, np.float32)
     expect_one_line(synthgen("info", checkpoint), "no readable weights")
 
 
 def test_weights_in_groups_that_double(checkpoint):
-    with h5py.File(checkpoint / "generator.weights.h5", "w") as file:
+    with h5py.File(weights_file(checkpoint), "w") as file:
         group = file
         for _ in range(30):
             below = group.create_group("a")
@@ -117,7 +120,7 @@ def test_weights_in_groups_that_double(checkpoint):
 
 
 def test_weights_in_groups_that_hold_each_other(checkpoint):
-    with h5py.File(checkpoint / "generator.weights.h5", "w") as file:
+    with h5py.File(weights_file(checkpoint), "w") as file:
         group = file.create_group("a")
         group["a"] = group
     with pytest.raises(CheckpointError, match="nested deeper"):
@@ -238,8 +241,8 @@ DOCUMENTS = {
     "brackets": (lambda text: b"[" * (32 << 20), "more than 1,500,000 values"),
     "deep": (lambda text: b"[" * 5_000 + b"]" * 5_000, "nested deeper than 32"),
     "digits": (lambda text: b'{"schema_version": ' + b"9" * 5_000 + b"}", "5,000 digits"),
-    "true": (lambda text: text.replace(b'"schema_version":1', b'"schema_version":true', 1), "schema_version True"),
-    "nan": (lambda text: text.replace(b'"schema_version":1', b'"schema_version":NaN', 1), "NaN is no JSON"),
+    "true": (lambda text: re.sub(rb'"schema_version":\d', b'"schema_version":true', text), "schema_version True"),
+    "nan": (lambda text: re.sub(rb'"schema_version":\d', b'"schema_version":NaN', text), "NaN is no JSON"),
     "surrogate": (lambda text: text.replace(b'"split":"train"', b'"split":"\\ud800"', 1), "surrogate"),
     "long": (lambda text: b'"' + b"a" * (2 << 20) + b'"', "longer than 1 MiB"),
 }
@@ -323,8 +326,9 @@ class TestPipes:
     """Nothing waits for the other end of a pipe."""
 
     def test_weights(self, checkpoint):
-        (checkpoint / "generator.weights.h5").unlink()
-        os.mkfifo(checkpoint / "generator.weights.h5")
+        path = weights_file(checkpoint)
+        path.unlink()
+        os.mkfifo(path)
         expect_one_line(synthgen("info", checkpoint, timeout=20), "expected a regular file")
 
     def test_shard(self, any_set):

@@ -24,8 +24,8 @@ def test_blocks_shards_and_single_images_agree(tiny_checkpoint):
 def test_single_images_of_one_block_are_drawn_together(tiny_checkpoint, monkeypatch):
     drawn = []
 
-    def generator(checkpoint):
-        return lambda noise, labels: drawn.append(len(noise)) or cheap_pixels(checkpoint)(noise, labels)
+    def generator(checkpoint, backend):
+        return lambda noise, labels: drawn.append(len(noise)) or cheap_pixels(checkpoint, backend)(noise, labels)
 
     monkeypatch.setattr("synthgen.model.sampling.loaded_generator", generator)
     assert len(list(Sampler.of(tiny_checkpoint).images([0, 7, 255, 256, 1000]))) == 5

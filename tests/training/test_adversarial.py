@@ -35,7 +35,7 @@ def test_a_run_leaves_a_checkpoint_with_everything_beside_it(plan, unbroken):
     names = {path.relative_to(checkpoint.path).as_posix() for path in checkpoint.path.rglob("*") if path.is_file()}
     assert names == {
         "checkpoint.json",
-        "generator.weights.h5",
+        "generator.h5",
         "samples.png",
         "metrics.csv",
         "samples/epoch-0001.png",

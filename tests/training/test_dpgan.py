@@ -83,7 +83,7 @@ def test_a_run_leaves_a_checkpoint_and_a_ledger_of_every_step(plan, unbroken):
     names = {path.relative_to(checkpoint.path).as_posix() for path in checkpoint.path.rglob("*") if path.is_file()}
     assert names == {
         "checkpoint.json",
-        "generator.weights.h5",
+        "generator.h5",
         "ledger.json",
         "metrics.csv",
         "samples.png",

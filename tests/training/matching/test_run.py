@@ -71,7 +71,7 @@ def test_a_run_leaves_a_checkpoint_that_states_both_mechanisms(plan, unbroken):
     names = {path.relative_to(unbroken.path).as_posix() for path in unbroken.path.rglob("*") if path.is_file()}
     assert names == {
         "checkpoint.json",
-        "generator.weights.h5",
+        "generator.h5",
         "ledger.json",
         "metrics.csv",
         "release.h5",
