@@ -41,7 +41,7 @@ def expect_backend(backend: str) -> str:
     """Return ``backend`` if ``open_backend`` knows it, else raise UsageError; nothing is imported."""
     name, _, device = backend.partition(":")
     if name not in BACKENDS or (device and name != "tensorflow"):
-        raise UsageError(f"backend '{backend:.80}': expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
+        raise UsageError(f"backend {backend!r:.80}: expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
     if name == "onnxruntime" and not (_installed("onnxruntime") and _installed("onnx")):
         raise UsageError(
             "backend 'onnxruntime' is not installed: pip install onnxruntime onnx, or leave the option out"
