@@ -48,7 +48,7 @@ def expect_backend(backend: str, *, exact: bool = True) -> str:
     """
     name, colon, device = backend.partition(":")
     if name not in BACKENDS or (colon and not (device and name == "tensorflow")):
-        raise UsageError(f"backend '{backend:.80}': expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
+        raise UsageError(f"backend {backend!r:.80}: expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
     if not exact and name not in ("auto", "numpy"):
         raise UsageError(
             f"backend '{backend:.80}': the checkpoint holds float32 weights, which only numpy draws; leave the option "

@@ -36,14 +36,17 @@ def quantise(
         latent_scale: the integer that stands for a latent of 1.0.
 
     Raises:
-        ValueError: the weights differ so much in size that no scale serves them.
+        ValueError: the weights are so large that they draw no numbers, or differ so much in size that no scale serves
+            them.
     """
-    fitting = _Fitting(folded, latents.astype(np.float32) / np.float32(latent_scale), labels)
-    dense = fitting.dense(folded, latents.astype(np.float32), latent_scale)
-    (kernel, bias), (second_kernel, second_bias) = folded.stages
-    first = fitting.stage(kernel, bias, activates=True)
-    second = fitting.stage(second_kernel, second_bias, activates=False)
-    return IntegerGenerator(dense=dense, stages=(first, second), last=fitting.last(folded.last, folded.last_bias))
+    with np.errstate(all="ignore"):  # what is no number in the end is refused
+        fitting = _Fitting(folded, latents.astype(np.float32) / np.float32(latent_scale), labels)
+        dense = fitting.dense(folded, latents.astype(np.float32), latent_scale)
+        (kernel, bias), (second_kernel, second_bias) = folded.stages
+        first = fitting.stage(kernel, bias, activates=True)
+        second = fitting.stage(second_kernel, second_bias, activates=False)
+        last = fitting.last(folded.last, folded.last_bias)
+    return IntegerGenerator(dense=dense, stages=(first, second), last=last)
 
 
 class _Fitting:
@@ -52,7 +55,10 @@ class _Fitting:
     def __init__(self, folded: Folded, latents: Floats, labels: npt.NDArray[np.uint8] | None) -> None:
         self._random = np.random.Generator(np.random.Philox(_SEED))
         self._places = np.zeros(len(latents), np.int64) if labels is None else labels.astype(np.int64)
-        self._importance = _importance(_logits(folded, latents, self._places))
+        logits = _logits(folded, latents, self._places)
+        if not np.isfinite(logits).all():
+            raise ValueError("its weights are so large that it draws no numbers; train it anew")
+        self._importance = _importance(logits)
         self._real: Floats  # activations of the real generator, (N, side, side, channels)
         self._whole: Floats  # those of the integers
         self._scale: Reals  # (channels,): the integer that stands for an activation of 1.0
@@ -140,9 +146,13 @@ class _Fitting:
         self._limit = layer.largest
 
     def last(self, kernel: Reals, bias: float) -> Layer:
-        """Its scale is given: an output integer is a logit of 1 / 128. The leaky ReLU before it is in its weights."""
+        """An output integer is a logit of 1 / 128. The leaky ReLU before it is in its weights.
+
+        Where weights are too large for that, logits become smaller: nearly all pixels are black or white all the same.
+        """
         both = np.stack([kernel * LEAKY_SLOPE, kernel * (1 - LEAKY_SLOPE)]) / self._scale
-        weights, scale = both.reshape(-1, 1), np.array([float(LOGIT_SCALE)])
+        weights = both.reshape(-1, 1)
+        scale = np.minimum(float(LOGIT_SCALE), _roof(np.abs(weights).max(0)))
         shift = _shifts(weights, scale, np.array([abs(bias)]), self._limit)
         unit, channels = scale * 2.0**shift, kernel.shape[2]
         chosen = self._random.choice(self._whole[..., 0].size, _ROWS, replace=False)
@@ -244,7 +254,8 @@ def _importance(logits: Floats) -> dict[int, Floats]:
         wide = np.pad(maps[side], ((0, 0), (1, 1), (1, 1)))
         side //= 2
         maps[side] = np.sum([wide[:, u : u + 2 * side : 2, v : v + 2 * side : 2] for u, v in np.ndindex(4, 4)], axis=0)
-    return {side: (found / found.mean() + _EVEN).astype(np.float32) for side, found in maps.items()}
+    # Where all pixels are white, none matters.
+    return {side: (found / max(found.mean(), 1e-30) + _EVEN).astype(np.float32) for side, found in maps.items()}
 
 
 def _by_phase(pixels: Floats) -> Floats:
@@ -272,6 +283,7 @@ def _shifts(weights: Reals, scale: Reals, bias: Reals, limit: int) -> Reals:
         bias: (outputs,), its absolute value.
         limit: of an input's absolute value.
     """
+    # A phase of a kernel of one row has no weights at all.
     sizes, sums = np.abs(weights).max(0, initial=0) * scale, np.abs(weights).sum(0) * scale
     tiny = 2.0**-MAX_SHIFT
     by_weight = (WEIGHT_LIMIT + 0.49) / np.maximum(sizes, tiny)
@@ -287,6 +299,8 @@ def _roof(largest: Reals) -> Reals:
 
 
 def _layer(whole: Reals, bias: Reals, shift: Reals, low: int = _LOW, activates: bool = True) -> Layer:
+    if not ((np.abs(whole) <= WEIGHT_LIMIT).all() and (np.abs(bias) < SUM_LIMIT).all()):  # or they are no numbers
+        raise ValueError("its weights differ so much in size that no scale serves them; train it anew")
     return Layer(
         weights=whole.astype(np.int8),
         bias=bias.astype(np.int32),

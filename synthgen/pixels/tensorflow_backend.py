@@ -75,7 +75,7 @@ def _found(device: str) -> Any:
         if found.name.lower().endswith(f"device:{kind.lower()}:{number or 0}"):
             return found
     names = ", ".join(found.name.partition("device:")[2].lower() for found in there)
-    raise UsageError(f"device '{device:.80}': TensorFlow finds only {names}")
+    raise UsageError(f"device {device!r:.80}: TensorFlow finds only {names}")
 
 
 def _drawing(generator: IntegerGenerator, chunk: int) -> Callable[..., Any]:
