@@ -1,7 +1,8 @@
 """One digest: from every backend, on the kernels of several processors, with any number of threads and images at once.
 
 The digests below are of the first 520 images with seed 7 and uniform labels, as docs/pixels.md defines them. They stand
-here so that every machine that runs this file proves the same.
+here so that every machine that runs this file proves the same. Where a shipped checkpoint is made anew,
+``draw_digests.py numpy 0 520`` prints them.
 """
 
 import json
@@ -23,9 +24,9 @@ from synthgen.pixels.backends import described, expect_backend, for_few, open_ba
 
 PROGRAM = Path(__file__).parents[1] / "draw_digests.py"
 DIGESTS = {
-    "private": "11db9ccafc6c0de4a60f28c2b4ec0afc5c2873f5edcb966b2705477aa244f948",
-    "private-eps1": "ead0cde14eeb41507ac542437cf8c9974d083b88b14e8ff132ed4093d0315d42",
-    "conditional": "9a1fcc9156b4dde8dab4d0631df9f7620308d8260990dfc42c3fe5eda9979014",
+    "private": "33607e43c3a8382ec75d3dc9f8e44f9481d49a1c58c6d57dd08aab1c7cb6a34d",
+    "private-eps1": "4929a104d5939876a60331c2d35b7ce3c3a8d011c45232a616063b829c43c94a",
+    "conditional": "e880c5f2bce0d9d3d38b70c903c54b2f28b2f04c5d2705d45b05c7504abdb55b",
     "kernel 1": "b7b7e89ee54842ae9a9413ee34325756f6e818d93cc72ed5cc4baf3d44e6307b",
     "kernel 2": "32924fdc2ed13d996ad4040115e5a1e8d21a1d9143630dae0088ebe858df7a58",
     "kernel 3": "e62bc438522f2a655bedef1837a10b7afeece447ee10f54df81d4b5fb0617292",
@@ -36,14 +37,14 @@ DIGESTS = {
 }
 BACKENDS = [name for name in ("numpy", "onnxruntime", "tensorflow") if find_spec(name)]
 QUICK = [name for name in BACKENDS if name != "tensorflow"]  # to start
-# OpenBLAS's name for a processor → what the processor must have for it, the name of the kernels it then uses.
+# OpenBLAS's name for a processor → what the processor must have for it, and what OpenBLAS then calls its kernels.
 KERNELS = {
-    "Prescott": ("sse3", "Katmai"),
-    "Nehalem": ("sse4_2", "Nehalem"),
-    "Sandybridge": ("avx", "Sandybridge"),
-    "Haswell": ("avx2", "Haswell"),
-    "Zen": ("avx2", "Haswell"),
-    "SkylakeX": ("avx512f", "SkylakeX"),
+    "Prescott": ("sse3", ["Prescott", "Katmai"]),
+    "Nehalem": ("sse4_2", ["Nehalem"]),
+    "Sandybridge": ("avx", ["Sandybridge"]),
+    "Haswell": ("avx2", ["Haswell"]),
+    "Zen": ("avx2", ["Zen", "Haswell"]),
+    "SkylakeX": ("avx512f", ["SkylakeX"]),
 }
 
 
@@ -101,7 +102,8 @@ def test_every_backend_draws_the_pinned_images(backend: str, name: str):
 def test_the_kernels_of_any_processor_draw_them(processor: str):
     threads = 1 + sorted(KERNELS).index(processor) % 2
     found = drawn("numpy", 0, COUNT, OPENBLAS_CORETYPE=processor, OPENBLAS_NUM_THREADS=threads)
-    assert found["kernels"] == [KERNELS[processor][1]]
+    (kernels,) = found["kernels"]
+    assert kernels in KERNELS[processor][1]
     assert found["threads"] == [threads]
     assert len(found["digests"]) == len(DIGESTS)
     expect_pinned(found["digests"])
