@@ -20,7 +20,7 @@ UNPROTECTED, PRIVATE = "none", "differential_privacy"
 # What every private run of this package does, in words. A statement that says anything else is refused.
 ACCOUNTANT = "privacy loss distributions (PLD), dp-accounting"
 UNIT = "one image with its label"
-NEIGHBOURING = "add or remove one"
+NEIGHBOURING = "zero-out: the image and its label replaced by an empty record"
 SAMPLING = "Poisson: at each step every image takes part independently, with the mechanism's sampling_probability"
 PUBLIC = (
     "the number of images",
@@ -29,6 +29,7 @@ PUBLIC = (
     "the list of classes",
 )
 NOT_CHARGED = "the choice of hyper-parameters"
+EXACT_NOISE = "sums of integers and discrete Gaussian noise: the proof holds for what the program computes"
 FLOATING_POINT = (
     "the proof is for real numbers; noise is drawn in double precision as a sum of four draws, "
     "which is not proven to withstand an attack on its low bits"
@@ -68,9 +69,12 @@ _FIXED = {
     "sampling_assumed": SAMPLING,
     "sampling_run": SAMPLING,
     "not_charged": NOT_CHARGED,
-    "floating_point": FLOATING_POINT,
 }
+_NOISE = {"exact_noise": EXACT_NOISE, "floating_point": FLOATING_POINT}  # one of the two
+# As 0.1.0 and 0.2.0 word it. The numbers are the same: adding a record to those who took part is the worst of both.
+_EARLIER_WORDS = {"neighbouring": ("add or remove one",)}
 _PROOF_KEYS = {*_FIXED, "epsilon", "delta", "epsilon_rdp", "accountant_version", "mechanisms", "public"}
+_RUN_KEYS = {"run", "release_sha256"}  # absent in statements of 0.1.0 and 0.2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,9 @@ class PrivacyProof:
         accountant_version: of ``dp-accounting`` when the claim was made.
         ledger: every mechanism that was run on the training images.
         public: facts about the images that were used without noise and without charge.
+        exact_noise: whether the mechanisms are of integers, so that no rounding escapes the proof.
+        run: the random identity of the run whose ledger this is, 32 hexadecimal digits; None before 0.3.0.
+        release_sha256: of what the run released, where that is kept; see ``training.matching.release``.
     """
 
     epsilon: float
@@ -92,6 +99,9 @@ class PrivacyProof:
     accountant_version: str
     ledger: Ledger
     public: tuple[str, ...]
+    exact_noise: bool = False
+    run: str | None = None
+    release_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +144,8 @@ class PrivacyStatement:
             "epsilon_rdp": proof.epsilon_rdp,
             "accountant_version": proof.accountant_version,
             **_FIXED,
+            **_noise_words(proof.exact_noise),
+            **({} if proof.run is None else {"run": proof.run, "release_sha256": proof.release_sha256}),
             "public": list(proof.public),
             "mechanisms": proof.ledger.to_list(),
         }
@@ -152,7 +164,7 @@ class PrivacyStatement:
             raise ValueError(f"privacy guarantee {document['guarantee']!r:.80} is unknown to this version")
         trained_on = document["trained_on"]
         rest = {key: value for key, value in document.items() if key not in _BASIC_KEYS}
-        if set(rest) != (_PROOF_KEYS if document["guarantee"] == PRIVATE else set()):
+        if not _are_keys(set(rest), document["guarantee"]):
             raise ValueError("the privacy statement is missing or of an unknown form")
         statement = cls(trained_on=trained_on, proof=_read_proof(rest) if rest else None)
         try:
@@ -210,7 +222,8 @@ class PrivacyStatement:
             *lines,
             ("public", ", ".join(proof.public)),
             ("not charged", NOT_CHARGED),
-            ("arithmetic", FLOATING_POINT),
+            ("arithmetic", EXACT_NOISE if proof.exact_noise else FLOATING_POINT),
+            *([] if proof.run is None else [("run", proof.run)]),
         ]
 
 
@@ -220,7 +233,14 @@ def no_guarantee(trained_on: str) -> PrivacyStatement:
 
 
 def differential_privacy(
-    ledger: Ledger, delta: float, trained_on: str, public: tuple[str, ...] = PUBLIC
+    ledger: Ledger,
+    delta: float,
+    trained_on: str,
+    public: tuple[str, ...] = PUBLIC,
+    *,
+    exact_noise: bool = False,
+    run: str | None = None,
+    release_sha256: str | None = None,
 ) -> PrivacyStatement:
     """The statement of a generator whose ``ledger`` holds every look at its training images.
 
@@ -229,6 +249,7 @@ def differential_privacy(
         delta: of the budget.
         trained_on: which images, in the words of this package's runs.
         public: facts about the images that were used without noise and without charge.
+        exact_noise, run, release_sha256: see ``PrivacyProof``.
 
     Raises:
         PrivacyError: the ledger is empty, or proves only an epsilon above 50.
@@ -245,6 +266,9 @@ def differential_privacy(
             accountant_version=accountant_version(),
             ledger=ledger,
             public=public,
+            exact_noise=exact_noise,
+            run=run,
+            release_sha256=release_sha256,
         ),
     )
 
@@ -267,8 +291,8 @@ def _proven_epsilons(ledger: Ledger, delta: float) -> tuple[float, float]:
 
 
 def _read_proof(document: dict[str, Any]) -> PrivacyProof:
-    for key, expected in _FIXED.items():
-        if document[key] != expected:
+    for key, expected in {**_FIXED, **_noise_words("exact_noise" in document)}.items():
+        if document[key] != expected and document[key] not in _EARLIER_WORDS.get(key, ()):
             raise ValueError(f"the privacy statement's {key} is {document[key]!r:.80}; expected {expected!r}")
     for key, low, high in (
         ("epsilon", 0.0, MAX_EPSILON),
@@ -296,16 +320,42 @@ def _read_proof(document: dict[str, Any]) -> PrivacyProof:
         accountant_version=version,
         ledger=ledger,
         public=tuple(public),
+        exact_noise="exact_noise" in document,
+        run=_hexadecimal(document, "run", 32),
+        release_sha256=_hexadecimal(document, "release_sha256", 64),
     )
 
 
+def _noise_words(exact: bool) -> dict[str, str]:
+    key = "exact_noise" if exact else "floating_point"
+    return {key: _NOISE[key]}
+
+
+def _are_keys(found: set[str], guarantee: str) -> bool:
+    """Whether these are the keys of a statement's proof, or of no proof."""
+    if guarantee != PRIVATE:
+        return not found
+    return found in [{*_PROOF_KEYS, noise, *run} for noise in _NOISE for run in (set(), _RUN_KEYS)]
+
+
+def _hexadecimal(document: dict[str, Any], key: str, digits: int) -> str | None:
+    value = document.get(key)
+    if value is None and key != "run":
+        return None
+    if key in document and not (isinstance(value, str) and re.fullmatch(rf"[0-9a-f]{{{digits}}}", value)):
+        raise ValueError(f"the privacy statement's {key} is {value!r:.80}; expected {digits} hexadecimal digits")
+    return value
+
+
 def _sentences(proof: PrivacyProof | None) -> tuple[str, ...]:
-    """Every wording of the claim that a statement may carry: today's first, then that of 0.1.0 and 0.2.0."""
+    """Every wording of the claim that a statement may carry: today's first, then those of earlier versions."""
     if proof is None:
         return (_NO_GUARANTEE,)
     epsilon, delta, factor = proof.epsilon, proof.delta, math.exp(proof.epsilon)
     shown = f"{math.ceil(factor * 100) / 100:.2f}" if factor < 100 else f"{math.ceil(factor):,}"
     return (
+        f"Differentially private with epsilon {epsilon:g} and delta {delta:g}: whether or not one training image is "
+        f"there raises the probability of any outcome to at most {shown} times what it is otherwise, plus {delta:g}.",
         f"Differentially private with epsilon {epsilon:g} and delta {delta:g}: adding or removing one training image "
         f"can raise the probability of any outcome to at most {shown} times what it was, plus {delta:g}.",
         "Differentially private: whatever these images tell, one training image more or less makes it at most "
