@@ -2,7 +2,11 @@
 
 The accountant of record composes privacy loss distributions (PLD; Koskela, Jälkö & Honkela 2020; Doroshenko et al.
 2022), rounding every step pessimistically. Rényi accounting (RDP; Mironov 2017; Mironov, Talwar & Zhang 2019) checks
-it. Both assume what the mechanisms do: Poisson sampling, and neighbours that differ by one example added or removed.
+it. Both assume what the mechanisms do: Poisson sampling, and zero-out adjacency: of two neighbours, one has an empty
+record in the place of one example of the other (Kairouz et al. 2021, arXiv:2103.00039, definition 1.1; the accountant's
+``REPLACE_SPECIAL``). An empty record adds nothing to a sum, and the number of records is the same in both, so that it
+may be public. To a mechanism the two are a data set and the same with one example more or less; hence both directions
+have the loss distributions that adding and removing an example have, and epsilon is the larger of the two.
 """
 
 import contextlib
@@ -32,7 +36,7 @@ class Mechanism:
         name: e.g. ``teacher``, ``class means``, ``discriminator``.
         releases: what its output is, in one plain line.
         noise_multiplier: standard deviation of the noise / L2 sensitivity; 0.001 to 1e6.
-        l2_sensitivity: how far adding or removing one example can move the sum, that is the clip norm; 1e-12 to 1e12.
+        l2_sensitivity: how far one example can move the sum, against an empty record: the clip norm; 1e-12 to 1e12.
         sampling_probability: of Poisson sampling, 1e-6 to 1; 1: every example takes part.
         steps: how often it was run.
 
@@ -171,14 +175,14 @@ def _epsilon_pld(mechanisms: Sequence[Mechanism], delta: float) -> float:
     import dp_accounting
     from dp_accounting import pld
 
-    return _composed(pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE), mechanisms, delta)
+    return _composed(pld.PLDAccountant(dp_accounting.NeighboringRelation.REPLACE_SPECIAL), mechanisms, delta)
 
 
 def _epsilon_rdp(mechanisms: Sequence[Mechanism], delta: float) -> float:
     import dp_accounting
     from dp_accounting import rdp
 
-    relation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+    relation = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
     return _composed(rdp.RdpAccountant(neighboring_relation=relation), mechanisms, delta)
 
 

@@ -109,7 +109,7 @@ def _clip_chunk(rows: npt.NDArray[np.floating], l2_clip_norm: float) -> npt.NDAr
 
 
 def _box_muller(count: int) -> npt.NDArray[np.float64]:
-    """Standard normal draws (Box & Muller 1958) from 53-bit uniforms that are never 0 or 1."""
+    """Standard normal draws (Box & Muller 1958) from 53-bit uniforms that are above 0 and at most 1."""
     half = (count + 1) // 2
     uniform = ((_random_integers(2 * half) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     radius = np.sqrt(-2 * np.log(uniform[:half]))

@@ -79,7 +79,7 @@ class DpganPlan(PrivatePlan):
         costs = [epsilon_of([self.mechanism(steps)], budget.delta) for steps in stages]
         table = ", ".join(f"{cost:.2f} after {steps:,}" for cost, steps in zip(costs, stages, strict=True))
         return [
-            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image",
+            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, one image replaced by an empty record",
             f"one mechanism, 100 % of the budget: discriminator, {section.steps:,} steps of Gaussian noise, "
             f"noise multiplier {self.noise_multiplier:.4f}, clip norm {section.l2_clip_norm:g}",
             f"Poisson sampling of each of {self.images:,} images with probability "

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 from scipy import optimize, stats
 
@@ -33,6 +34,21 @@ def balle_wang_epsilon(noise_multiplier: float, delta: float) -> float:
 def test_one_gaussian_is_priced_as_the_exact_formula(noise_multiplier: float, delta: float):
     exact = balle_wang_epsilon(noise_multiplier, delta)
     assert exact <= epsilon_of([gaussian(noise_multiplier)], delta) <= exact + 2e-3
+
+
+@pytest.mark.parametrize(("noise_multiplier", "probability"), [(1.0, 0.1), (2.0, 0.5), (4.0, 0.9)])
+def test_a_sampled_step_is_priced_for_zero_out_in_both_directions(noise_multiplier: float, probability: float):
+    """One record of a sum is empty in one data set and of norm 1 in the other; all others are the same in both."""
+    points = np.linspace(-12 * noise_multiplier, 1 + 12 * noise_multiplier, 400_001)
+    empty = stats.norm.pdf(points, 0, noise_multiplier)
+    there = (1 - probability) * empty + probability * stats.norm.pdf(points, 1, noise_multiplier)
+    epsilon = epsilon_of([gaussian(noise_multiplier, probability)], 1e-5)
+    exceeding = [
+        np.maximum(one - math.exp(epsilon) * other, 0).sum() * (points[1] - points[0])
+        for one, other in ((empty, there), (there, empty))
+    ]
+    assert max(exceeding) == pytest.approx(1e-5, rel=0.02)  # the worse direction is met, and not by much
+    assert min(exceeding) < 1e-5
 
 
 def test_gaussians_compose_as_one_gaussian_of_their_summed_precision():

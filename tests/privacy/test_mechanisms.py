@@ -120,7 +120,7 @@ def test_no_row_exceeds_the_clip_and_none_changes_direction(dtype: type, clip: f
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_adding_or_removing_any_example_moves_the_sum_by_at_most_the_clip(dtype: type):
+def test_zeroing_any_example_moves_the_sum_by_at_most_the_clip(dtype: type):
     rows = adversarial_rows(dtype)
     clipped = clip_rows(rows, 0.7)
     for i in range(0, len(rows), 7):

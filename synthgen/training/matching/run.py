@@ -93,8 +93,8 @@ class MatchingPlan(PrivatePlan):
             for i, mechanism in enumerate((embedding, *students), 2)
         ]
         return [
-            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, add or remove one image; a mechanism's "
-            "share of it is its part of the summed squared signal-to-noise ratios",
+            f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, one image replaced by an empty record; a "
+            "mechanism's share of it is its part of the summed squared signal-to-noise ratios",
             f"1. teacher, {shares[0]:.0f} % of the budget: {teacher.steps:,} steps of DP-SGD on fixed features, noise "
             f"multiplier {teacher.noise_multiplier:.4f}, clip norm {teacher.l2_sensitivity:g}, Poisson sampling of "
             f"each of {self.images:,} images with probability {teacher.sampling_probability:.5f}: "
