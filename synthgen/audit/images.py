@@ -12,7 +12,6 @@ from synthgen.audit.membership import (
     Attack,
     Membership,
     infer_membership,
-    largest_true_positive_rate,
 )
 from synthgen.errors import UsageError
 from synthgen.fashion import Images
@@ -20,6 +19,7 @@ from synthgen.index import Shard
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.recipe import Recipe
 from synthgen.model.sampling import Sampler
+from synthgen.privacy.curve import largest_true_positive_rate
 from synthgen.real_images import find_data, load_real_images
 from synthgen.sets.manifest import load_manifest
 from synthgen.sets.reading import read_set
@@ -38,8 +38,8 @@ class ImagesAudit:
         checkpoint_sha256: of the checkpoint that drew the images.
         sentence: the claim of its privacy statement.
         epsilon, delta: what is proven of it; None where nothing is.
-        largest_true_positive_rate: the most members that any attack finds at 1 % false positives, by the proof; None
-            without one.
+        largest_true_positive_rate: the most members that any attack finds at 1 % false positives, by the whole proven
+            privacy curve; None without a proof.
         membership: what these attacks found.
     """
 
@@ -66,7 +66,7 @@ class ImagesAudit:
             f"{'distance':<14}{_attack_line(found.distance)}",
             f"{'calibrated':<14}{_attack_line(found.calibrated)}",
             f"{'chance':<14}AUC 0.5, {FALSE_POSITIVE_RATE:.1%} found"
-            + ("" if bound is None else f"; the proof lets no attack find more than {bound:.1%}"),
+            + ("" if bound is None else f"; the proof lets no attack find more than {bound:.2%}"),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,15 +120,14 @@ def audit_images(
     privacy.expect_proven()
     proof = privacy.proof
     epsilon = None if proof is None else proof.ledger.epsilon(proof.delta)  # anew, even where its value is well known
+    bound = None if proof is None else largest_true_positive_rate(proof.ledger.mechanisms, proof.delta)
     return ImagesAudit(
         subject=f"{len(images):,} images {words}",
         checkpoint_sha256=sha256,
         sentence=privacy.sentence,
         epsilon=epsilon,
         delta=None if proof is None else proof.delta,
-        largest_true_positive_rate=None
-        if proof is None or epsilon is None
-        else largest_true_positive_rate(epsilon, proof.delta),
+        largest_true_positive_rate=bound,
         membership=membership,
     )
 

@@ -145,17 +145,6 @@ def judge(members: Scores, non_members: Scores, confidence: float = 0.95) -> Att
     )
 
 
-def largest_true_positive_rate(epsilon: float, delta: float, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float:
-    """The largest share of members that any attack can find under (epsilon, delta)-differential privacy.
-
-    Kairouz, Oh & Viswanath 2015, "The composition theorem for differential privacy", theorem 2.1.
-    """
-    if epsilon > 700:  # exp would overflow
-        return 1.0
-    growth = math.exp(epsilon)
-    return min(growth * false_positive_rate + delta, 1 - (1 - delta - false_positive_rate) / growth, 1.0)
-
-
 def _auc(members: Scores, non_members: Scores, confidence: float) -> tuple[float, Interval]:
     """Area under the ROC curve with DeLong's interval, ties counting half."""
     above = _share_below(members, non_members)

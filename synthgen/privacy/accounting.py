@@ -11,6 +11,7 @@ have the loss distributions that adding and removing an example have, and epsilo
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -104,8 +105,7 @@ def epsilon_of(mechanisms: Sequence[Mechanism], delta: float, accountant: str = 
     if not mechanisms:
         return 0.0
     bound = _epsilon_rdp(mechanisms, delta)
-    vast = sum(_largest_loss(mechanism) for mechanism in mechanisms) > _MAX_LOSS
-    if accountant == "rdp" or bound > MAX_EPSILON or vast:
+    if accountant == "rdp" or bound > MAX_EPSILON or _is_vast(mechanisms):
         return bound
     return _epsilon_pld(mechanisms, delta)
 
@@ -171,44 +171,29 @@ def _solve(price: Callable[[float], float], epsilon: float, *, start: float, tol
     raise PrivacyError(f"no amount of noise brings epsilon to {epsilon:g}; allow another epsilon")
 
 
-def _epsilon_pld(mechanisms: Sequence[Mechanism], delta: float) -> float:
+@functools.lru_cache(maxsize=2)  # megabytes each; one serves epsilon at every delta, and the whole curve
+def loss_distribution(mechanisms: tuple[Mechanism, ...]) -> Any | None:
+    """The accountant of ``dp-accounting`` that has composed all ``mechanisms``; None where it would be vast."""
     import dp_accounting
     from dp_accounting import pld
 
-    return _composed(pld.PLDAccountant(dp_accounting.NeighboringRelation.REPLACE_SPECIAL), mechanisms, delta)
+    if _is_vast(mechanisms):
+        return None
+    return _composed(pld.PLDAccountant(dp_accounting.NeighboringRelation.REPLACE_SPECIAL), mechanisms)
 
 
-def _epsilon_rdp(mechanisms: Sequence[Mechanism], delta: float) -> float:
-    import dp_accounting
-    from dp_accounting import rdp
+def largest_loss(signal: float) -> float:
+    """The privacy loss of a Gaussian mechanism at nine standard deviations: how far its loss distribution reaches.
 
-    relation = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
-    return _composed(rdp.RdpAccountant(neighboring_relation=relation), mechanisms, delta)
-
-
-def _composed(accountant: Any, mechanisms: Sequence[Mechanism], delta: float) -> float:
-    """The epsilon of all mechanisms by one of the library's accountants."""
-    import dp_accounting
-
-    with _quiet_accountant():
-        for mechanism in mechanisms:
-            event: Any = dp_accounting.GaussianDpEvent(mechanism.noise_multiplier)
-            if mechanism.sampling_probability < 1:
-                event = dp_accounting.PoissonSampledDpEvent(mechanism.sampling_probability, event)
-            accountant.compose(dp_accounting.SelfComposedDpEvent(event, mechanism.steps))
-        return float(accountant.get_epsilon(delta))
-
-
-def _largest_loss(mechanism: Mechanism) -> float:
-    """The privacy loss at nine standard deviations: how far the loss distribution of a mechanism reaches."""
-    steps = mechanism.steps if mechanism.sampling_probability == 1 else 1  # where sampled: of a single step
-    mean = steps / (2 * mechanism.noise_multiplier**2)
-    return mean + 9 * math.sqrt(2 * mean)
+    Args:
+        signal: sensitivity / standard deviation of the noise.
+    """
+    return signal**2 / 2 + 9 * signal
 
 
 @contextlib.contextmanager
-def _quiet_accountant() -> Iterator[None]:
-    """Silence RDP's warnings about orders that it leaves out: that only loosens its bound."""
+def quiet_accountant() -> Iterator[None]:
+    """Silence the library's warnings, as RDP's about orders that it leaves out: that only loosens its bound."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -216,6 +201,40 @@ def _quiet_accountant() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _epsilon_pld(mechanisms: Sequence[Mechanism], delta: float) -> float:
+    losses = loss_distribution(tuple(mechanisms))
+    return math.inf if losses is None else float(losses.get_epsilon(delta))
+
+
+def _epsilon_rdp(mechanisms: Sequence[Mechanism], delta: float) -> float:
+    import dp_accounting
+    from dp_accounting import rdp
+
+    relation = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
+    with quiet_accountant():
+        return float(_composed(rdp.RdpAccountant(neighboring_relation=relation), mechanisms).get_epsilon(delta))
+
+
+def _composed(accountant: Any, mechanisms: Sequence[Mechanism]) -> Any:
+    """One of the library's accountants, with all mechanisms."""
+    import dp_accounting
+
+    with quiet_accountant():
+        for mechanism in mechanisms:
+            event: Any = dp_accounting.GaussianDpEvent(mechanism.noise_multiplier)
+            if mechanism.sampling_probability < 1:
+                event = dp_accounting.PoissonSampledDpEvent(mechanism.sampling_probability, event)
+            accountant.compose(dp_accounting.SelfComposedDpEvent(event, mechanism.steps))
+    return accountant
+
+
+def _is_vast(mechanisms: Sequence[Mechanism]) -> bool:
+    """Whether loss distributions would take more than seconds: dozens of mechanisms, or hardly any noise."""
+    steps = [each.steps if each.sampling_probability == 1 else 1 for each in mechanisms]  # where sampled: a single step
+    signals = [math.sqrt(count) / each.noise_multiplier for count, each in zip(steps, mechanisms, strict=True)]
+    return sum(map(largest_loss, signals)) > _MAX_LOSS
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:

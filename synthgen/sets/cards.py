@@ -67,7 +67,8 @@ def card(manifests: Sequence[Manifest]) -> str:
             *_class_table(manifests),
             "## Privacy",
             "",
-            f"{first.privacy.sentence} Trained on {in_markdown(first.privacy.trained_on)}.",
+            f"{first.privacy.summary} Trained on {in_markdown(first.privacy.trained_on)}.",
+            *_curve_table(first),
             *_doubt(first),
             "",
             "## Provenance",
@@ -143,6 +144,15 @@ def _licence(manifest: Manifest) -> str:
     if is_mit(manifest):
         return "MIT, as that of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747) and of synthgen."
     return OTHER_LICENCE
+
+
+def _curve_table(manifest: Manifest) -> list[str]:
+    """What is proven besides epsilon at its delta, where that is known."""
+    proof = manifest.privacy.proof
+    if proof is None or (curve := proof.shown_curve) is None:
+        return []
+    facts = [(name, value) for name, value in curve.facts(proof.delta) if value != curve.sentence]
+    return ["", "| | proven besides |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]
 
 
 def _doubt(manifest: Manifest) -> list[str]:

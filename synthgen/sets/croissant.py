@@ -41,7 +41,7 @@ def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "description": (
             f"{count:,} synthetic Fashion-MNIST images, 28 x 28 grey pixels, drawn from checkpoint "
             f"{first.checkpoint.name} ({origin_words(first.checkpoint.sha256)}) with seed {first.seed}. "
-            f"{first.privacy.sentence}"
+            f"{first.privacy.summary}"
         ),
         "version": "1.0.0",
         "license": MIT_LICENCE if is_mit(first) else OTHER_LICENCE,
@@ -159,6 +159,11 @@ def _activity(manifest: Manifest) -> dict[str, Any]:
     }
     if (proof := manifest.privacy.proof) is not None:
         properties |= {"epsilon": proof.epsilon, "delta": proof.delta}
+        if (curve := proof.shown_curve) is not None:
+            properties |= {
+                "mu of Gaussian differential privacy": curve.gdp_mu,
+                "largest true positive rate at 1 % false positives": curve.true_positive_rate,
+            }
     return {
         "@type": "prov:Activity",
         "name": f"synthgen export, split {manifest.split}",

@@ -13,9 +13,11 @@ from synthgen.errors import CheckpointError, PrivacyError, VerificationError
 from synthgen.model.checkpoint import builtin_checkpoints, identity_of, load_checkpoint, save_checkpoint, weights_sha256
 from synthgen.model.claims import origin_words
 from synthgen.privacy.accounting import Mechanism
+from synthgen.privacy.curve import curve_of
 from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.statement import (
     NEIGHBOURING,
+    PINNED_CURVES,
     PINNED_EPSILONS,
     PrivacyStatement,
     claim_sha256,
@@ -182,6 +184,54 @@ def test_a_claim_that_its_own_ledger_does_not_prove_is_refused(statement, change
         PrivacyStatement.from_dict(document)
 
 
+LOWER_CURVES = [
+    lambda curve: curve["epsilon_at_delta"].update({"1e-09": 0.9}),
+    lambda curve: curve["epsilon_at_delta"].update({"0.001": 0.1}),
+    lambda curve: curve.update(gdp_mu=0.1),
+    lambda curve: curve["epsilon_of_group"].update({"2": 1.0}),
+    lambda curve: curve["epsilon_of_group"].update({"3": 1.0}),
+    lambda curve: curve.update(true_positive_rate=0.0),
+]
+
+
+@pytest.mark.parametrize("lower", LOWER_CURVES)
+def test_a_curve_that_its_own_ledger_does_not_prove_is_refused(statement, lower):
+    document = json.loads(json.dumps(statement.to_dict()))
+    lower(document["curve"])
+    with pytest.raises(
+        ValueError, match=r"claims (epsilon (at|for)|gdp_mu|true_positive_rate).* but its ledger proves"
+    ):
+        PrivacyStatement.from_dict(document)
+
+
+def test_a_curve_may_claim_less_and_may_be_absent(statement):
+    document = json.loads(json.dumps(statement.to_dict()))
+    document["curve"]["epsilon_of_group"] = {"2": None, "3": 99}
+    found = PrivacyStatement.from_dict(document)
+    assert found.proof.curve.groups == (None, 99.0)
+    assert "not computed for 2, 99 for 3" in dict(found.facts())["by group"]
+    del document["curve"]
+    assert PrivacyStatement.from_dict(document).proof == replace(statement.proof, curve=None)
+
+
+@pytest.mark.parametrize(("name", "share"), [("private", "36.24 %"), ("private-eps1", "1.98 %")])
+def test_the_shipped_claims_say_what_an_attacker_gains(name: str, share: str):
+    privacy = load_checkpoint(name).privacy
+    assert f"find more than {share} of those that were" in privacy.summary
+    assert privacy.summary.startswith(privacy.sentence)
+    assert share in describe(name)["an attacker"]
+
+
+def test_a_curve_of_a_vast_ledger_is_refused(statement):
+    vast = Ledger(tuple(replace(MEANS, name=f"{i}", noise_multiplier=1.0 + i / 1_000) for i in range(32)))
+    stated = differential_privacy(vast, 1e-5, NOTHING)
+    assert stated.proof.curve is None
+    assert stated.summary == stated.sentence
+    assert PrivacyStatement.from_dict(stated.to_dict()) == stated
+    with pytest.raises(ValueError, match="claims a curve, but its ledger is too large"):
+        PrivacyStatement.from_dict(stated.to_dict() | {"curve": statement.proof.curve.to_dict()})
+
+
 def edited_checkpoint(checkpoint, folder, change, *, rehash: bool):
     shutil.copytree(checkpoint.path, folder)
     path = folder / "checkpoint.json"
@@ -296,6 +346,10 @@ def test_an_edited_claim_of_a_set_is_refused_by_verify(export, private_checkpoin
         {"mechanisms": None},
         {"mechanisms": [{}]},
         {"extra": 1},
+        {"curve": None},
+        {"curve": []},
+        {"curve": {}},
+        {"curve": "\x1b[2J" * 1_000},
     ],
 )
 def test_a_hostile_statement_is_refused_in_one_line(statement, change):
@@ -327,18 +381,22 @@ def test_no_mechanism_no_claim():
 def test_every_pinned_epsilon_is_that_of_a_shipped_ledger():
     shipped = [load_checkpoint(path).privacy.proof for path in builtin_checkpoints().values()]
     proofs = {claim_sha256(proof.ledger, proof.delta): proof for proof in shipped if proof}
-    assert set(PINNED_EPSILONS) == set(proofs)
+    assert set(PINNED_EPSILONS) == set(PINNED_CURVES) == set(proofs)
     for key, proof in proofs.items():
         computed = (proof.ledger.epsilon(proof.delta), proof.ledger.epsilon(proof.delta, "rdp"))
         assert PINNED_EPSILONS[key] == pytest.approx(computed, abs=1e-6)
+        curve = curve_of(proof.ledger.mechanisms, proof.delta)
+        assert curve.beyond(PINNED_CURVES[key]) is PINNED_CURVES[key].beyond(curve) is None
 
 
 def test_a_pinned_ledger_is_read_without_the_accountant(private_checkpoint):
     proof = private_checkpoint.privacy.proof
     key, found = claim_sha256(proof.ledger, proof.delta), (proof.epsilon, proof.epsilon_rdp)
     code = (
-        "import sys; from synthgen.privacy import statement; from synthgen.sets.inspection import describe; "
-        f"statement.PINNED_EPSILONS[{key!r}] = {found!r}; describe({str(private_checkpoint.path)!r}); "
+        "import sys; from synthgen.privacy import statement; from synthgen.privacy.curve import Curve; "
+        "from synthgen.sets.inspection import describe; "
+        f"statement.PINNED_EPSILONS[{key!r}] = {found!r}; statement.PINNED_CURVES[{key!r}] = {proof.curve!r}; "
+        f"describe({str(private_checkpoint.path)!r}); "
         "sys.exit('dp_accounting' in sys.modules or 'tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

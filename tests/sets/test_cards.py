@@ -52,6 +52,18 @@ def test_a_private_checkpoints_epsilon_and_delta_are_in_the_provenance(manifest,
     document = croissant([dataclasses.replace(manifest, privacy=privacy)])
     found = {p["name"]: p["value"] for p in document["prov:wasGeneratedBy"][0]["additionalProperty"]}
     assert (found["epsilon"], found["delta"], found["seed"]) == (privacy.proof.epsilon, privacy.proof.delta, "0")
+    curve = privacy.proof.curve
+    assert found["mu of Gaussian differential privacy"] == curve.gdp_mu
+    assert found["largest true positive rate at 1 % false positives"] == curve.true_positive_rate
+    assert curve.sentence in document["description"]
+
+
+def test_a_private_checkpoints_card_says_what_an_attacker_gains(manifest, private_checkpoint):
+    privacy = private_checkpoint.privacy
+    text = card([dataclasses.replace(manifest, privacy=privacy)])
+    assert f"{privacy.sentence} {privacy.proof.curve.sentence} Trained on" in text
+    assert f"| by delta | {privacy.proof.facts()[1][1]} |" in text
+    assert "proven besides" not in card([manifest])
 
 
 def test_hostile_names_stay_inside_their_quotes(manifest):

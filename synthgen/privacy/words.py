@@ -1,0 +1,92 @@
+"""The words of a privacy statement. Free text in one could pretend to be a claim, so that any other is refused."""
+
+import math
+import re
+
+# What every private run of this package does.
+ACCOUNTANT = "privacy loss distributions (PLD), dp-accounting"
+UNIT = "one image with its label"
+NEIGHBOURING = "zero-out: the image and its label replaced by an empty record"
+SAMPLING = "Poisson: at each step every image takes part independently, with the mechanism's sampling_probability"
+PUBLIC = (
+    "the number of images",
+    "equal class counts",
+    "the size of an image",
+    "the list of classes",
+)
+NOT_CHARGED = "the choice of hyper-parameters"
+EXACT_NOISE = "sums of integers and discrete Gaussian noise: the proof holds for what the program computes"
+FLOATING_POINT = (
+    "the proof is for real numbers; noise is drawn in double precision as a sum of four draws, "
+    "which is not proven to withstand an attack on its low bits"
+)
+NO_GUARANTEE = (
+    "No formal privacy guarantee: the generator saw its training images unprotected, "
+    "and what its images reveal about any one of them is not bounded."
+)
+
+FIXED = {
+    "unit": UNIT,
+    "neighbouring": NEIGHBOURING,
+    "accountant": ACCOUNTANT,
+    "sampling_assumed": SAMPLING,
+    "sampling_run": SAMPLING,
+    "not_charged": NOT_CHARGED,
+}
+_NOISE = {"exact_noise": EXACT_NOISE, "floating_point": FLOATING_POINT}  # one of the two
+# As 0.1.0 and 0.2.0 word it. To a mechanism the two are the same, and so are the numbers: see ``privacy.accounting``.
+_EARLIER = {"neighbouring": ("add or remove one",)}
+_PROOF_KEYS = {*FIXED, "epsilon", "delta", "epsilon_rdp", "accountant_version", "mechanisms", "public"}
+_RUN_KEYS = {"run", "release_sha256"}  # absent in statements of 0.1.0 and 0.2.0, as is "curve"
+
+# Which images a generator was trained on, as this version and 0.1.0 and 0.2.0 word it.
+FASHION, OWN_IMAGES, UNTRAINED = "Fashion-MNIST", "the user's own images", "nothing: untrained"
+_ORIGIN = rf"((the public )?{FASHION}|{OWN_IMAGES})"
+_COUNT = r"\d{1,3}(,\d{3}){0,2}"
+_TRAINED_ON = re.compile(
+    rf"(all|the first) {_COUNT} images of the training split of {_ORIGIN}"
+    rf"|{_COUNT} images of {_ORIGIN}, (training split|training and test splits)"
+    rf"|{UNTRAINED}",
+    re.ASCII,
+)
+
+
+def is_origin(trained_on: object) -> bool:
+    """Whether a statement's ``trained_on`` is in the words of this package's runs."""
+    return isinstance(trained_on, str) and _TRAINED_ON.fullmatch(trained_on) is not None
+
+
+def are_proof_keys(found: set[str]) -> bool:
+    """Whether these are the keys of a statement's proof, as any version writes them."""
+    known = [{*_PROOF_KEYS, noise, *run} for noise in _NOISE for run in (set(), _RUN_KEYS)]
+    return found - {"curve"} in known
+
+
+def fixed_words(exact_noise: bool) -> dict[str, str]:
+    """What does not depend on the run but for its noise: key → words."""
+    key = "exact_noise" if exact_noise else "floating_point"
+    return {**FIXED, key: _NOISE[key]}
+
+
+def are_fixed_words(key: str, words: object, exact_noise: bool) -> bool:
+    """Whether these are the words for ``key``, today's or those of an earlier version."""
+    return words == fixed_words(exact_noise)[key] or words in _EARLIER.get(key, ())
+
+
+def sentences(epsilon: float, delta: float) -> tuple[str, ...]:
+    """Every wording of a claim that a statement may carry: today's first, then those of earlier versions."""
+    factor = math.exp(epsilon)
+    shown = f"{math.ceil(factor * 100) / 100:.2f}" if factor < 100 else f"{math.ceil(factor):,}"
+    return (
+        f"Differentially private with epsilon {epsilon:g} and delta {delta:g}: whether or not one training image is "
+        f"there raises the probability of any outcome to at most {shown} times what it is otherwise, plus {delta:g}.",
+        f"Differentially private with epsilon {epsilon:g} and delta {delta:g}: adding or removing one training image "
+        f"can raise the probability of any outcome to at most {shown} times what it was, plus {delta:g}.",
+        "Differentially private: whatever these images tell, one training image more or less makes it at most "
+        f"{shown} times as likely (epsilon {epsilon:g}), apart from a probability of {delta:g} (delta).",
+    )
+
+
+def said(text: str) -> str:
+    """A free text of the ledger in quotation marks, which it cannot end."""
+    return '"' + text.replace('"', "'") + '"'
