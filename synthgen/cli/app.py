@@ -13,6 +13,7 @@ import typer
 
 import synthgen
 from synthgen.cli import interrupts
+from synthgen.cli.account import account
 from synthgen.cli.console import DATA_HELP, fail, print_line, say, stage_bar
 from synthgen.cli.convert import convert
 from synthgen.cli.export import FORMATS_HELP, export, merge
@@ -257,6 +258,13 @@ def info(
     width = max(13, *map(len, lines)) + 1
     for name, value in lines.items():
         print_line(f"{name:<{width}}{value}")
+
+
+app.command(
+    help="Say what several checkpoints or sets prove together: their joint privacy guarantee.",
+    epilog="Examples:  synthgen account private private-eps1   |   "
+    "synthgen account runs/a runs/b dataset --delta 1e-6 --json",
+)(account)
 
 
 @app.command(help="List the recipes that come with synthgen.")

@@ -80,10 +80,10 @@ class Curve:
     def rounded_up(self) -> "Curve":
         """The curve as a statement claims it: four decimals."""
         return Curve(
-            epsilons=tuple(map(_rounded_up, self.epsilons)),
-            gdp_mu=_rounded_up(self.gdp_mu),
-            groups=tuple(None if value is None else _rounded_up(value) for value in self.groups),
-            true_positive_rate=min(1.0, _rounded_up(self.true_positive_rate)),
+            epsilons=tuple(map(rounded_up, self.epsilons)),
+            gdp_mu=rounded_up(self.gdp_mu),
+            groups=tuple(None if value is None else rounded_up(value) for value in self.groups),
+            true_positive_rate=min(1.0, rounded_up(self.true_positive_rate)),
         )
 
     def beyond(self, proven: "Curve") -> str | None:
@@ -115,10 +115,7 @@ class Curve:
     @property
     def sentence(self) -> str:
         """What an attacker gains at 1 % false positives, in plain language."""
-        return (
-            f"No attack that takes {100 * FALSE_POSITIVE_RATE:g} % of the images that were not trained on for images "
-            f"that were can find more than {100 * self.true_positive_rate:.4g} % of those that were."
-        )
+        return gain_in_words(self.true_positive_rate)
 
     def _named(self) -> list[tuple[str, float | None]]:
         return [
@@ -127,6 +124,14 @@ class Curve:
             *((f"epsilon for {size} images", value) for size, value in zip(GROUPS, self.groups, strict=True)),
             ("true_positive_rate", self.true_positive_rate),
         ]
+
+
+def gain_in_words(true_positive_rate: float) -> str:
+    """What an attacker gains at 1 % false positives, rounded up, in plain language."""
+    return (
+        f"No attack that takes {100 * FALSE_POSITIVE_RATE:g} % of the images that were not trained on for images that "
+        f"were can find more than {100 * min(1.0, rounded_up(true_positive_rate)):.4g} % of those that were."
+    )
 
 
 def curve_of(mechanisms: Sequence[Mechanism], delta: float) -> Curve | None:
@@ -257,5 +262,6 @@ def _number(value: Any, key: str, high: float) -> float:
     return float(value)
 
 
-def _rounded_up(value: float) -> float:
-    return math.ceil(value * _ROUNDING) / _ROUNDING
+def rounded_up(value: float) -> float:
+    """To four decimals; what has no more stays as it is."""
+    return math.ceil(round(value * _ROUNDING, 6)) / _ROUNDING

@@ -4,12 +4,12 @@ A formal guarantee rests on the ledger of the mechanisms that were run. Wherever
 computed from the ledger again, and a statement that claims a smaller one is refused.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from synthgen.errors import PrivacyError
 from synthgen.privacy.accounting import accountant_version
+from synthgen.privacy.curve import rounded_up
 from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.pinned import PINNED_CURVES as PINNED_CURVES
 from synthgen.privacy.pinned import PINNED_EPSILONS as PINNED_EPSILONS
@@ -23,7 +23,6 @@ from synthgen.privacy.words import PUBLIC as PUBLIC
 
 UNPROTECTED, PRIVATE = "none", "differential_privacy"
 
-_ROUNDING = 10_000  # a claim is rounded up to four decimals
 _BASIC_KEYS = ("guarantee", "sentence", "trained_on")
 
 
@@ -146,9 +145,9 @@ def differential_privacy(
     return PrivacyStatement(
         trained_on=trained_on,
         proof=PrivacyProof(
-            epsilon=_rounded_up(proven),
+            epsilon=rounded_up(proven),
             delta=delta,
-            epsilon_rdp=_rounded_up(proven_rdp),
+            epsilon_rdp=rounded_up(proven_rdp),
             accountant_version=accountant_version(),
             ledger=ledger,
             public=public,
@@ -158,7 +157,3 @@ def differential_privacy(
             curve=None if curve is None else curve.rounded_up(),
         ),
     )
-
-
-def _rounded_up(epsilon: float) -> float:
-    return math.ceil(epsilon * _ROUNDING) / _ROUNDING

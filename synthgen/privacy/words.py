@@ -56,6 +56,13 @@ def is_origin(trained_on: object) -> bool:
     return isinstance(trained_on, str) and _TRAINED_ON.fullmatch(trained_on) is not None
 
 
+def origin_of(trained_on: str) -> str | None:
+    """``FASHION`` or ``OWN_IMAGES``; None for a generator that has seen no image."""
+    if trained_on == UNTRAINED:
+        return None
+    return OWN_IMAGES if OWN_IMAGES in trained_on else FASHION
+
+
 def are_proof_keys(found: set[str]) -> bool:
     """Whether these are the keys of a statement's proof, as any version writes them."""
     known = [{*_PROOF_KEYS, noise, *run} for noise in _NOISE for run in (set(), _RUN_KEYS)]

@@ -4,6 +4,7 @@ In goes a folder or URL with a manifest; out come batches of images, problems in
 """
 
 __all__ = [
+    "account",
     "cards",
     "consistency",
     "croissant",

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from synthgen.cli.app import app
 from synthgen.sets.verification import verify
 
-COMMANDS = ["train", "export", "merge", "verify", "evaluate", "audit", "convert", "preview", "info", "recipes", "data"]
-COMMANDS += ["doctor"]
+COMMANDS = ["train", "export", "merge", "verify", "evaluate", "audit", "convert", "preview", "info"]
+COMMANDS += ["account", "recipes", "data", "doctor"]
 
 
 def test_every_command_has_help_and_the_big_ones_examples():
