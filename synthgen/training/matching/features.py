@@ -1,7 +1,8 @@
 """Fixed public features of an image: a small wavelet scattering, and what a generator is taught by.
 
-They were chosen without any training image, so that only what is *released* of them costs privacy. Every
-linear step is a matrix product or a convolution over blocks of 4×4 pixels: ten times as fast, there and back, as
+None of their numbers is computed from images, so that only what is *released* of them costs privacy. What they are (the
+scattering, the Fourier features, their shares and bandwidth) was chosen by trials on Fashion-MNIST's public training
+images, which no ledger counts: docs/privacy.md, "What was tried". Every linear step is a matrix product or a convolution over blocks of 4×4 pixels: ten times as fast, there and back, as
 convolutions of a single channel.
 
 Scattering: Bruna and Mallat 2013 (arXiv:1203.1513); for private learning, Tramèr and Boneh 2021 (arXiv:2011.11660).
