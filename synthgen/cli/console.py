@@ -23,12 +23,12 @@ warnings.filterwarnings("ignore", category=TqdmMonitorWarning)  # no thread can 
 _show_any_warning = warnings.showwarning
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
     """Ours in one line, without the place in the code; others as Python shows them."""
     if issubclass(category, SynthgenWarning):
         say(f"synthgen: warning: {message}")
     else:
-        _show_any_warning(message, category, *place)
+        _show_any_warning(message, category, *place, **more)
 
 
 warnings.showwarning = _show_warning

@@ -4,11 +4,11 @@ A ledger knows its own run alone. Two runs on the same images cost their sum; an
 a look and put back after it has a ledger that does not know of the look. Both are seen here, on the machine and by the
 user that ran them, and nowhere else.
 
-The log lies in ``$XDG_STATE_HOME/synthgen/spend/`` (by default ``~/.local/state``): one file for each data set, one line
-of JSON for each charge, with nothing but what a ledger says, the day and the folder's name. The file's name is the data
-set's SHA-256 under a key that was drawn at random and lies beside it: the plain SHA-256 would let anyone who has all
-images but one, and some guesses for that one, find out which is right. Whoever reads the key can do so; only the user
-may. A data set that differs in one image is another one, and no warning comes.
+The log lies in ``$XDG_STATE_HOME/synthgen/spend/`` (by default ``~/.local/state``): one file for each data set, one
+line of JSON for each charge, with nothing but what a ledger says, the day and the folder's name. The file's name is the
+data set's SHA-256 under a key that was drawn at random and lies beside it: the plain SHA-256 would let anyone who has
+all images but one, and some guesses for that one, find out which is right. Whoever reads the key can do so; only the
+user may. A data set that differs in one image is another one, and no warning comes.
 """
 
 import hmac
@@ -145,9 +145,9 @@ def spend_folder() -> Path:
     Raises:
         OSError: the user has no home.
     """
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if os.path.isabs(state):  # the specification: a relative one is to be ignored
-        return Path(state) / "synthgen" / "spend"
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if state.is_absolute():  # the specification: a relative one is to be ignored
+        return state / "synthgen" / "spend"
     try:
         return Path.home() / ".local" / "state" / "synthgen" / "spend"
     except RuntimeError as error:
