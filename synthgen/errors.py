@@ -4,6 +4,10 @@ Every message is one line: the value, what was expected, and what to do. Any oth
 """
 
 
+class SynthgenWarning(UserWarning):
+    """What does not stop a command but should be known; one line, which the command line shows on stderr."""
+
+
 class SynthgenError(Exception):
     """A failure the user can understand and act on; ``str(error)`` is one line."""
 

@@ -15,11 +15,14 @@ import stat
 import struct
 import tempfile
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from synthgen.errors import SynthgenWarning
 
 # What HDF5, zip, gzip and NumPy's header parser raise on damaged or hostile files.
 MALFORMED: tuple[type[Exception], ...] = (
@@ -40,7 +43,12 @@ MALFORMED: tuple[type[Exception], ...] = (
 _READ_BYTES = 1 << 20  # 1 MiB
 _FEW_FILES = 16
 _UNFOLLOWED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no link; a pipe does not keep us waiting
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV)  # links, sockets, folders, devices
+
+
+class NoLocksError(OSError):
+    """A lock is needed where the system has none; the message names the folder."""
 
 
 class NotOwnError(OSError):
@@ -133,30 +141,48 @@ def move_into_place(partial: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[bool]:
-    """Yield whether this process alone holds the lock ``path``; the system frees the lock of a killed process."""
-    with folder_lock(path, shared=False) as held:
+def exclusive_lock(path: Path, *, certain: bool = False) -> Iterator[bool]:
+    """Yield whether this process alone holds the lock ``path``; the system frees the lock of a killed process.
+
+    Raises:
+        NoLocksError: ``certain`` is asked for, and there are no locks here; without it there is a warning.
+    """
+    with folder_lock(path, shared=False, certain=certain) as held:
         yield held
 
 
 @contextlib.contextmanager
-def folder_lock(path: Path, *, shared: bool) -> Iterator[bool]:
-    """Yield whether this process holds the lock ``path``: alone, or together with others that hold it ``shared``."""
+def folder_lock(path: Path, *, shared: bool, certain: bool = False) -> Iterator[bool]:
+    """Yield whether this process holds the lock ``path``: alone, or together with others that hold it ``shared``.
+
+    Raises:
+        NoLocksError: as ``exclusive_lock``.
+    """
     with os.fdopen(open_own(path, os.O_RDWR | os.O_CREAT), "rb") as stream:
         try:
             import fcntl
-        except ImportError:  # Windows: no advisory locks in the standard library
-            yield True
-            return
-        try:
+
             fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except ImportError:  # Windows: no advisory locks in the standard library
+            _go_on_unlocked(path, certain)
         except BlockingIOError:
             yield False
             return
         except OSError as error:  # some network file systems have no locks; atomic renames still keep files whole
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            if error.errno not in _NO_LOCKS:
                 raise
+            _go_on_unlocked(path, certain)
         yield True
+
+
+def _go_on_unlocked(path: Path, certain: bool) -> None:
+    if certain:
+        raise NoLocksError(f"{path.parent}: this file system has no locks, so that two processes could write at once")
+    warnings.warn(
+        f"{path.parent}: this file system has no locks: see to it yourself that no two processes write here at once",
+        SynthgenWarning,
+        stacklevel=2,
+    )
 
 
 def flush_to_disk(path: Path) -> None:

@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors: more
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,17 @@ from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.statement import PrivacyStatement, differential_privacy, no_guarantee
 from synthgen.sets.manifest import Manifest, manifest_documents
 
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="synthgen-state-")  # of runs that no test looks at
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def spend_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the spend logs of a test's runs lie: none knows of another test's."""
+    state = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    return state / "synthgen" / "spend"
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,11 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import TqdmMonitorWarning, tqdm
 
+from synthgen.errors import SynthgenWarning
 from synthgen.workers import Progress, StageProgress
 
 DATA_HELP = "Folder of the four real Fashion-MNIST files; by default they are looked for (see: synthgen data)."
@@ -19,6 +20,18 @@ _MAX_LINE = 4_000  # characters: longer than any line of ours
 # By default tqdm makes a lock for several processes, for which some Pythons start another process.
 tqdm.set_lock(threading.RLock())
 warnings.filterwarnings("ignore", category=TqdmMonitorWarning)  # no thread can start: then bars move less evenly
+_show_any_warning = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Ours in one line, without the place in the code; others as Python shows them."""
+    if issubclass(category, SynthgenWarning):
+        say(f"synthgen: warning: {message}")
+    else:
+        _show_any_warning(message, category, *place, **more)
+
+
+warnings.showwarning = _show_warning
 
 
 def printable(text: str) -> str:

@@ -27,6 +27,8 @@ _SPLITS_HELP = "Several in one folder, as train=60000,test=10000; instead of --c
 _UNPROTECTED_HELP = "Export without a formal privacy guarantee."
 _MAX_EPSILON_HELP = "Refuse a privacy guarantee with a larger epsilon than this, or none."
 
+_MAX_DELTA_HELP = "Refuse one with a larger delta, or none. [default: with --max-epsilon 1e-5]"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _How:
@@ -39,6 +41,7 @@ class _How:
     resume: bool
     allow_unprotected: bool
     max_epsilon: float | None
+    max_delta: float | None
     workers: int | None
     engine: str
     address: str | None
@@ -51,6 +54,7 @@ class _Common(TypedDict):
 
     allow_unprotected: bool
     max_epsilon: float | None
+    max_delta: float | None
     workers: int | None
     backend: str
     progress: Progress
@@ -78,6 +82,7 @@ def export(
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster. [default: a new one here]")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for every shard and at the end.")] = False,
     max_epsilon: Annotated[float | None, typer.Option(help=_MAX_EPSILON_HELP)] = None,
+    max_delta: Annotated[float | None, typer.Option(help=_MAX_DELTA_HELP)] = None,
     backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
@@ -94,6 +99,7 @@ def export(
         resume=resume,
         allow_unprotected=allow_unprotected,
         max_epsilon=max_epsilon,
+        max_delta=max_delta,
         workers=workers,
         engine=engine,
         address=address,
@@ -188,6 +194,7 @@ class _Report:
         return {
             "allow_unprotected": how.allow_unprotected,
             "max_epsilon": how.max_epsilon,
+            "max_delta": how.max_delta,
             "workers": workers,
             "backend": how.backend,
             "progress": self._progress,

@@ -52,6 +52,14 @@ def train(
         typer.Option(help="With --strategy mirrored: among so many GPUs, or parts of the processor. [default: all]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
+    spend_log: Annotated[
+        bool,
+        typer.Option(
+            " /--no-spend-log",
+            help="Do not note outside --out what was charged to these images, in $XDG_STATE_HOME/synthgen/spend; the "
+            "checkpoint's training record says so.",
+        ),
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """``synthgen train``."""
@@ -75,6 +83,7 @@ def train(
         release=release,
         resume=out if begun else None,
         strategy=shared,
+        spend_log=spend_log,
     )
     chosen = planned.recipe
     out = out or Path("runs") / (chosen.name if release is None else f"{chosen.name}-anew")

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthgen.environment import float_drawn_with
-from synthgen.errors import CheckpointError, ExportError, SynthgenError, UsageError
+from synthgen.errors import CheckpointError, ExportError, PrivacyError, SynthgenError, UsageError
 from synthgen.files import sha256_of_json
 from synthgen.formats.table import find_format
 from synthgen.index import LabelRule, ShardPlan, check_seed, default_shards
-from synthgen.model.checkpoint import Checkpoint, load_checkpoint
+from synthgen.model.checkpoint import METADATA_NAME, Checkpoint, load_checkpoint
 from synthgen.model.claims import FLOAT32, INTEGERS
 from synthgen.model.recipe import Recipe
 from synthgen.model.sampling import Sampler
+from synthgen.privacy.ledger import LEDGER_NAME
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.manifest import CheckpointRecord
 from synthgen.sets.records import expect, expect_printable, texts_of
+
+DEFAULT_MAX_DELTA = 1e-5  # where only the largest epsilon is given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,23 +93,37 @@ def plan_export(
     return Export(plan=plan, seed=seed, file_format=file_format, labels=rule, split=split)
 
 
-def expect_guarantee(checkpoint: Checkpoint, allow_unprotected: bool, max_epsilon: float | None) -> None:
+def expect_guarantee(
+    checkpoint: Checkpoint, allow_unprotected: bool, max_epsilon: float | None, max_delta: float | None = None
+) -> None:
     """Refuse a checkpoint whose privacy guarantee is not the one asked for; see ``generate``.
 
     Raises:
-        UsageError: ``max_epsilon`` is no number above 0.
-        ExportError: the guarantee is missing or larger than ``max_epsilon``.
-        PrivacyError: the checkpoint claims less than its ledger proves.
+        UsageError: ``max_epsilon`` is no number above 0, or ``max_delta`` none between 0 and 1.
+        ExportError: the guarantee is missing or larger than ``max_epsilon`` or ``max_delta``.
+        PrivacyError: the checkpoint claims less than its ledger proves, or than the ledger beside it holds.
     """
     if max_epsilon is not None and not 0 < max_epsilon < math.inf:
         raise UsageError(f"max_epsilon {max_epsilon}; expected a number above 0")
+    if max_delta is not None and not 0 < max_delta < 1:
+        raise UsageError(f"max_delta {max_delta}; expected a number between 0 and 1")
     checkpoint.privacy.expect_proven()  # again: a checkpoint may be built in memory
     proof = checkpoint.privacy.proof
-    if max_epsilon is not None and (proof is None or proof.epsilon > max_epsilon):
-        found = "no formal privacy guarantee" if proof is None else f"epsilon {proof.epsilon:g}"
+    if proof is not None and checkpoint.is_behind:
+        raise PrivacyError(
+            f"{checkpoint.path}: {LEDGER_NAME} holds more (epsilon {proof.epsilon:g}) than {METADATA_NAME} says: go on "
+            "with --resume"
+        )
+    if max_epsilon is not None and max_delta is None:
+        max_delta = DEFAULT_MAX_DELTA  # an epsilon means little without its delta
+    asked = {"epsilon": max_epsilon, "delta": max_delta}
+    for name, most in asked.items():
+        if most is None or (proof is not None and getattr(proof, name) <= most):
+            continue
+        found = "no formal privacy guarantee" if proof is None else f"{name} {getattr(proof, name):g}"
         raise ExportError(
-            f"checkpoint '{checkpoint.name}' has {found}; asked for was epsilon {max_epsilon:g} or less: choose "
-            "another checkpoint or a larger --max-epsilon"
+            f"checkpoint '{checkpoint.name}' has {found}; asked for was {name} {most:g} or less: choose "
+            f"another checkpoint or a larger --max-{name}"
         )
     if proof is None and not allow_unprotected:
         raise ExportError(

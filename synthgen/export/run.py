@@ -46,6 +46,7 @@ def generate(
     address: str | None = None,
     backend: str = "auto",
     max_epsilon: float | None = None,
+    max_delta: float | None = None,
     progress: Progress = lambda images: None,
     on_shard: StepProgress = lambda done, of: None,
     on_begin: Callable[[], None] = lambda: None,
@@ -59,6 +60,7 @@ def generate(
         resume: continue an interrupted export; finished shards are kept.
         allow_unprotected: export from a checkpoint without a formal privacy guarantee, which is refused otherwise.
         max_epsilon: refuse a guarantee with a larger epsilon, or none.
+        max_delta: the same of delta; by default 1e-5 where ``max_epsilon`` is given.
         workers: how many processes draw; by default this one alone. They are spawned, so a script that asks for more
             must keep its own work under ``if __name__ == "__main__"``. With Ray: how many actors, by default one for
             every processor of the cluster.
@@ -81,7 +83,8 @@ def generate(
         PrivacyError: the checkpoint claims less than its ledger proves.
     """
     drawing = Engine(name=engine, workers=workers, address=address, backend=for_few(backend, export.plan.count))
-    expect_allowed(checkpoint, out, drawing, allow_unprotected, max_epsilon)
+    expect_guarantee(checkpoint, allow_unprotected, max_epsilon, max_delta)
+    expect_allowed(checkpoint, out, drawing)
     callbacks = Callbacks(progress=progress, on_shard=on_shard, on_begin=on_begin)
     with one_line_errors(out):
         return export_set(checkpoint, export, open_output(out), drawing, resume, callbacks)
@@ -96,6 +99,7 @@ def generate_share(
     of: int,
     allow_unprotected: bool = False,
     max_epsilon: float | None = None,
+    max_delta: float | None = None,
     workers: int | None = None,
     backend: str = "auto",
     progress: Progress = lambda images: None,
@@ -109,8 +113,8 @@ def generate_share(
     Args:
         share: 0 to ``of - 1``.
         of: the number of shares.
-        checkpoint, export, out, allow_unprotected, max_epsilon, workers, backend, progress, on_shard, on_begin: as for
-            ``generate``.
+        checkpoint, export, out, allow_unprotected, max_epsilon, max_delta, workers, backend: as for ``generate``.
+        progress, on_shard, on_begin: as for ``generate``.
 
     Returns:
         How many shards this share has.
@@ -122,7 +126,8 @@ def generate_share(
         raise UsageError(f"shard {share} of {of}: expected --shard 0 to --shard {of - 1}")
     # The whole export's count, so that its manifest is the same however it is shared out.
     engine = Engine(workers=workers, backend=for_few(backend, export.plan.count))
-    expect_allowed(checkpoint, out, engine, allow_unprotected, max_epsilon)
+    expect_guarantee(checkpoint, allow_unprotected, max_epsilon, max_delta)
+    expect_allowed(checkpoint, out, engine)
     indices = range(share, export.plan.shards, of)
     callbacks = Callbacks(progress=progress, on_shard=on_shard, on_begin=on_begin)
     with one_line_errors(out):
@@ -327,16 +332,13 @@ def one_line_errors(out: str | Path) -> Iterator[None]:
         raise ExportError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error
 
 
-def expect_allowed(
-    checkpoint: Checkpoint, out: str | Path, engine: Engine, allow_unprotected: bool, max_epsilon: float | None
-) -> None:
-    """Check all that can be checked before ``out`` is claimed, so that a refused export leaves nothing behind.
+def expect_allowed(checkpoint: Checkpoint, out: str | Path, engine: Engine) -> None:
+    """Check all but the guarantee that can be checked before ``out`` is claimed, so that a refused export leaves nothing behind.
 
     Raises:
-        UsageError, ExportError, PrivacyError: as ``generate``.
+        UsageError, ExportError: as ``generate``.
         CheckpointError: the weights do not fit the recipe.
     """
-    expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
     loaded_generator(checkpoint, "numpy")
     engine.expect_ready(out)
     expect_backend(engine.backend, exact=checkpoint.exact)

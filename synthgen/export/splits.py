@@ -76,6 +76,7 @@ def generate_splits(
     resume: bool = False,
     allow_unprotected: bool = False,
     max_epsilon: float | None = None,
+    max_delta: float | None = None,
     workers: int | None = None,
     backend: str = "auto",
     progress: Progress = lambda images: None,
@@ -89,7 +90,7 @@ def generate_splits(
         exports: see ``plan_splits``; the first one's manifest is ``manifest.json``.
         out: a folder that is new, empty, or (``resume``) holds the same splits unfinished.
         resume: continue an interrupted export.
-        allow_unprotected, max_epsilon, workers, backend, on_begin: as for ``generate``.
+        allow_unprotected, max_epsilon, max_delta, workers, backend, on_begin: as for ``generate``.
         progress: called with the number of images just finished.
         on_shard: called when a shard of any split is finished.
 
@@ -100,7 +101,8 @@ def generate_splits(
         UsageError, ExportError, PrivacyError: as ``generate``.
     """
     engine = Engine(workers=workers, backend=for_few(backend, sum(export.plan.count for export in exports)))
-    expect_allowed(checkpoint, out, engine, allow_unprotected, max_epsilon)
+    expect_guarantee(checkpoint, allow_unprotected, max_epsilon, max_delta)
+    expect_allowed(checkpoint, out, engine)
     job = _job(checkpoint, exports)
     with one_line_errors(out):
         output = open_output(out)

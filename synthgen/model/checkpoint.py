@@ -30,6 +30,7 @@ from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
 from synthgen.index import BLOCK_IMAGES
 from synthgen.model.claims import BUILT_IN, FLOAT32, INTEGERS, expect_possible_claim
 from synthgen.model.recipe import Recipe
+from synthgen.model.spending import statement_of_all
 from synthgen.pixels.backends import expect_backend, open_backend
 from synthgen.pixels.drawing import Backend, FloatBackend
 from synthgen.pixels.folded import fold
@@ -63,7 +64,8 @@ class Checkpoint:
         path: its folder.
         sha256: its identity, over architecture, weights and any formal privacy claim.
         recipe: how it was built and trained.
-        privacy: what may be claimed for its images.
+        privacy: what may be claimed for its images; where the ledger beside it holds more, what that proves.
+        is_behind: whether that is so: then no set is made of it, for the identity covers the smaller claim.
         identified: what the identity covers beside the weights, exactly as ``checkpoint.json`` has it.
         training: steps, epochs, seed, seconds, data checksum, per-epoch history, versions.
         exact: whether it holds integers, whose pixels are the same everywhere, or float32 weights.
@@ -78,6 +80,7 @@ class Checkpoint:
     training: dict[str, Any]
     exact: bool
     arrays: dict[str, Array] = field(repr=False, compare=False)
+    is_behind: bool = False
 
     @property
     def name(self) -> str:
@@ -164,8 +167,8 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
     """Load a built-in checkpoint by name or any other by its folder, and check its hashes.
 
     Raises:
-        CheckpointError: it does not exist, is malformed, does not have the content that its hash names, or claims a
-            smaller epsilon than its ledger proves.
+        CheckpointError: it does not exist, is malformed, does not have the content that its hash names, claims a
+            smaller epsilon than its ledger proves, or lies beside a ledger that is spoilt or of another run.
     """
     path = _find(str(name_or_path))
     if not path.resolve().name.isprintable():
@@ -194,16 +197,9 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
             IntegerGenerator.from_arrays(recipe.shape, arrays)
         except ValueError as error:
             raise CheckpointError(f"{path / INTEGERS_NAME}: {error}") from error
-    return Checkpoint(
-        path=path,
-        sha256=found,
-        recipe=recipe,
-        privacy=privacy,
-        identified=identified,
-        training=training,
-        exact=exact,
-        arrays=arrays,
-    )
+    whole = statement_of_all(path, privacy)
+    known = {"identified": identified, "training": training, "exact": exact, "arrays": arrays}
+    return Checkpoint(path=path, sha256=found, recipe=recipe, privacy=whole, is_behind=whole != privacy, **known)
 
 
 def save_checkpoint(

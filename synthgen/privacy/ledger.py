@@ -4,13 +4,16 @@ During a run it lies on disk, and a mechanism is charged *before* its output is 
 paid for what it did not use; no run uses what it has not paid for.
 """
 
+import os
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from synthgen.errors import PrivacyError
-from synthgen.files import exclusive_lock, sha256_of_json, write_json
+from synthgen.files import NoLocksError, exclusive_lock, sha256_of_json, write_json
 from synthgen.privacy.accounting import MAX_STEPS, Budget, Mechanism, epsilon_of
 from synthgen.untrusted.files import read_file
 from synthgen.untrusted.text import parse_json
@@ -19,7 +22,8 @@ LEDGER_NAME = "ledger.json"  # in a run's folder
 LEDGER_FILES = {LEDGER_NAME, LEDGER_NAME + ".lock"}  # a killed run leaves them; its charges still count
 MAX_MECHANISMS = 32
 _MAX_FILE_BYTES = 1 << 20  # 1 MiB
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSIONS = 1, 2  # of 0.1.0 and 0.2.0, and of a run with an identity
+_OWN_KEYS = "run", "releases", "resumed"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ class Ledger:
                 return Ledger(tuple(mechanisms))
         return Ledger((*mechanisms, mechanism))
 
+    def covers(self, earlier: "Ledger") -> bool:
+        """Whether this may be what became of an earlier ledger: all of it stands here, in its place."""
+        pairs = zip(self.mechanisms, earlier.mechanisms, strict=False)
+        kept = all(ours.steps >= theirs.steps and replace(ours, steps=theirs.steps) == theirs for ours, theirs in pairs)
+        return kept and len(self) >= len(earlier)
+
     def epsilon(self, delta: float, accountant: str = "pld") -> float:
         """What all mechanisms together cost at ``delta``: see ``epsilon_of``."""
         return epsilon_of(self.mechanisms, delta, accountant)
@@ -77,39 +87,111 @@ class Ledger:
         return cls(tuple(Mechanism(**entry) for entry in document))
 
 
+@dataclass(frozen=True, kw_only=True)
+class LedgerRecord:
+    """What a run's ledger file holds.
+
+    Attributes:
+        budget: what may be spent.
+        run: the random identity of the run, 32 hexadecimal digits; None for a run of 0.1.0 or 0.2.0, to whose ledger
+            nothing is charged any more.
+        ledger: what has been charged.
+        releases: SHA-256 of each thing that was released for good, in order; each stands here before it is published.
+        resumed: how often the run was taken up again.
+    """
+
+    budget: Budget
+    run: str | None
+    ledger: Ledger = field(default_factory=Ledger)
+    releases: tuple[str, ...] = ()
+    resumed: int = 0
+
+    def covers(self, earlier: "LedgerRecord") -> bool:
+        """Whether this may be what became of an earlier record: the same run's, with all that it holds."""
+        return (
+            (self.budget, self.run) == (earlier.budget, earlier.run)
+            and self.resumed >= earlier.resumed
+            and self.releases[: len(earlier.releases)] == earlier.releases
+            and self.ledger.covers(earlier.ledger)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values; those of a run without identity are in the form of 0.2.0."""
+        spent = {"budget": asdict(self.budget), "mechanisms": self.ledger.to_list()}
+        if self.run is None:
+            return {"schema_version": _SCHEMA_VERSIONS[0], **spent}
+        own = {"run": self.run, "releases": list(self.releases), "resumed": self.resumed}
+        return {"schema_version": _SCHEMA_VERSIONS[1], **own, **spent}
+
+    @classmethod
+    def from_dict(cls, document: Any) -> "LedgerRecord":
+        """Read a record back from JSON that may come from anyone.
+
+        Raises:
+            PrivacyError: a value is impossible, or the form is another.
+        """
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if type(version) is not int or version not in _SCHEMA_VERSIONS:
+            raise PrivacyError(f"schema_version {version!r:.80}; this version reads 1 and 2")
+        keys = {"schema_version", "budget", "mechanisms", *(_OWN_KEYS if version > 1 else ())}
+        budget = document.get("budget")
+        if set(document) != keys or not isinstance(budget, dict) or set(budget) != {"epsilon", "delta"}:
+            raise PrivacyError(f"expected the keys {', '.join(sorted(keys))}, and a budget of epsilon and delta")
+        run, releases, resumed = document.get("run"), document.get("releases", []), document.get("resumed", 0)
+        if not (run is None and version == 1) and not _is_hexadecimal(run, 32):
+            raise PrivacyError(f"run {run!r:.80}; expected 32 hexadecimal digits")
+        if not isinstance(releases, list) or len(releases) > MAX_MECHANISMS:
+            raise PrivacyError(f"the releases are no list of at most {MAX_MECHANISMS}")
+        if not all(_is_hexadecimal(sha256, 64) for sha256 in releases):
+            raise PrivacyError("a release is named by no 64 hexadecimal digits")
+        if type(resumed) is not int or resumed < 0:
+            raise PrivacyError(f"resumed {resumed!r:.80}; expected a number from 0")
+        ledger = Ledger.from_list(document["mechanisms"])
+        return cls(budget=Budget(**budget), run=run, ledger=ledger, releases=tuple(releases), resumed=resumed)
+
+
 class OpenLedger:
     """A ledger on disk during a run, within a budget.
+
+    What it cannot see: that the *whole* folder of a run was copied before a look and put back after it. The look would
+    then be taken again, with other noise, and charged once. On the machine where it was taken ``spend_log`` sees it.
 
     >>> ledger = OpenLedger.open(out / "ledger.json", Budget(1.0, 1e-5))  # doctest: +SKIP
     >>> ledger.charge(mechanism)  # once this returns, the mechanism's output may be used  # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, budget: Budget, ledger: Ledger) -> None:
-        self.path, self.budget, self._ledger = path, budget, ledger
+    def __init__(self, path: Path, record: LedgerRecord) -> None:
+        self.path, self._record = path, record
+
+    @property
+    def record(self) -> LedgerRecord:
+        """What the file holds."""
+        return self._record
 
     @property
     def ledger(self) -> Ledger:
         """What has been charged so far."""
-        return self._ledger
+        return self._record.ledger
 
     @classmethod
     def open(cls, path: Path, budget: Budget) -> "OpenLedger":
-        """Read the ledger in ``path``, or begin an empty one there.
+        """Read the ledger in ``path``, or begin an empty one there, of a run with an identity of its own.
 
         Raises:
-            PrivacyError: the file is truncated, was edited, or was begun with another budget.
+            PrivacyError: the file is truncated, was edited, or was begun with another budget; or there are no locks.
         """
         if not path.exists():
-            opened = cls(path, budget, Ledger())
-            opened._publish(opened.ledger)
+            opened = cls(path, LedgerRecord(budget=budget, run=os.urandom(16).hex()))
+            with opened._alone():
+                opened._publish(opened.record)
             return opened
-        found, ledger = _read(path)
-        if found != budget:
+        record = read_ledger(path)
+        if (found := record.budget) != budget:
             raise PrivacyError(
                 f"{path}: begun with epsilon {found.epsilon:g} and delta {found.delta:g}, not {budget.epsilon:g} and "
                 f"{budget.delta:g}; go on with the same budget or start in a new folder"
             )
-        return cls(path, budget, ledger)
+        return cls(path, record)
 
     def charge(self, mechanism: Mechanism) -> None:
         """Write down that ``mechanism`` is run; call this before its output is used for anything.
@@ -119,38 +201,83 @@ class OpenLedger:
         Raises:
             PrivacyError: the budget would be exceeded, or another run has changed the ledger.
         """
-        with exclusive_lock(self.path.with_name(self.path.name + ".lock")) as alone:
-            if not alone or _read(self.path) != (self.budget, self._ledger):
-                raise PrivacyError(f"{self.path}: another run charges to this ledger; wait for it, then --resume")
-            charged = self._ledger.charged(mechanism)
+        budget = self._record.budget
+        with self._unchanged():
+            charged = self.ledger.charged(mechanism)
             if not self._affords(charged):
                 raise PrivacyError(
-                    f"budget exhausted: '{mechanism.name}' would raise epsilon above {self.budget.epsilon:g} at delta "
-                    f"{self.budget.delta:g}; stop here, or train anew with a larger --epsilon"
+                    f"budget exhausted: '{mechanism.name}' would raise epsilon above {budget.epsilon:g} at delta "
+                    f"{budget.delta:g}; stop here, or train anew with a larger --epsilon"
                 )
-            self._publish(charged)
-            self._ledger = charged
+            self._publish(replace(self._record, ledger=charged))
+
+    def name_release(self, sha256: str) -> None:
+        """Write down what is about to be released; call this before it gets its final name.
+
+        Raises:
+            PrivacyError: another run has changed the ledger.
+        """
+        with self._unchanged():
+            self._publish(replace(self._record, releases=(*self._record.releases, sha256)))
+
+    def count_resumption(self) -> None:
+        """Write down that the run is taken up again, so that no saved state is taken up twice.
+
+        Raises:
+            PrivacyError: another run has changed the ledger.
+        """
+        with self._unchanged():
+            self._publish(replace(self._record, resumed=self._record.resumed + 1))
 
     def _affords(self, ledger: Ledger) -> bool:
+        budget = self._record.budget
         return any(  # the cheap bound first: where it fits, the other is not needed
-            ledger.epsilon(self.budget.delta, accountant) <= self.budget.epsilon for accountant in ("rdp", "pld")
+            ledger.epsilon(budget.delta, accountant) <= budget.epsilon for accountant in ("rdp", "pld")
         )
 
-    def _publish(self, ledger: Ledger) -> None:
-        body = {"schema_version": _SCHEMA_VERSION, "budget": asdict(self.budget), "mechanisms": ledger.to_list()}
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Hold the file, which is as this process left it."""
+        with self._alone() as alone:
+            if not alone or read_ledger(self.path) != self._record:
+                raise PrivacyError(f"{self.path}: another run charges to this ledger; wait for it, then --resume")
+            if self._record.run is None:
+                raise PrivacyError(f"{self.path}: begun by synthgen 0.2.0 or earlier; start in a new folder")
+            yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        try:
+            with exclusive_lock(self.path.with_name(self.path.name + ".lock"), certain=True) as alone:
+                yield alone
+        except NoLocksError as error:
+            raise PrivacyError(f"{error}, and charge once for two looks; choose --out on a local disk") from error
+
+    def _publish(self, record: LedgerRecord) -> None:
+        body = record.to_dict()
         write_json(self.path, {**body, "sha256": sha256_of_json(body)})
+        self._record = record
 
 
-def _read(path: Path) -> tuple[Budget, Ledger]:
+def read_ledger(path: Path) -> LedgerRecord:
+    """What the ledger file ``path`` holds.
+
+    Raises:
+        PrivacyError: it is missing, truncated, or was edited.
+    """
     try:
         document = parse_json(read_file(path, _MAX_FILE_BYTES))
-        body = {key: document[key] for key in ("schema_version", "budget", "mechanisms")}
-        if set(document) != {*body, "sha256"} or document["sha256"] != sha256_of_json(body):
+        if not isinstance(document, dict):
+            raise ValueError("it is no JSON object")
+        sha256 = document.pop("sha256", None)
+        if sha256 != sha256_of_json(document):
             raise ValueError("its hash is not that of what it holds")
-        if type(body["schema_version"]) is not int or body["schema_version"] != _SCHEMA_VERSION:
-            raise ValueError(f"schema_version {body['schema_version']!r}; this version reads {_SCHEMA_VERSION}")
-        return Budget(**body["budget"]), Ledger.from_list(body["mechanisms"])
-    except (OSError, ValueError, KeyError, TypeError, PrivacyError) as error:
+        return LedgerRecord.from_dict(document)
+    except (OSError, ValueError, PrivacyError) as error:
         raise PrivacyError(
             f"{path}: not an intact ledger ({error}); what was spent is unknown, so start in a new folder"
         ) from error
+
+
+def _is_hexadecimal(value: Any, digits: int) -> bool:
+    return isinstance(value, str) and re.fullmatch(rf"[0-9a-f]{{{digits}}}", value) is not None

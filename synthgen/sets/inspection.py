@@ -16,6 +16,8 @@ from synthgen.model.sampling import Sampler
 from synthgen.sets.manifest import MANIFEST_NAME, Manifest, load_manifests
 from synthgen.sets.reading import claimed_by, read_set
 
+_UNFINISHED = "ledger.json holds more than the checkpoint says; epsilon is that of the ledger; go on with --resume"
+
 
 def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
     """The first images of a set, or of what a checkpoint draws with seed 0.
@@ -103,6 +105,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
         "training": _describe_training(training),
         "cost": f"{recipe.generator_flops / 1e6:.1f} MFLOP an image",
         "privacy": checkpoint.privacy.sentence,
+        **({"unfinished": _UNFINISHED} if checkpoint.is_behind else {}),
         "claimed by": "synthgen's release" if checkpoint.sha256 in BUILT_IN else "whoever trained the checkpoint",
         **dict(checkpoint.privacy.facts()),
     }
@@ -132,7 +135,11 @@ def _shortened(text: str) -> str:
 def _describe_training(training: dict[str, Any]) -> str:
     """Only numbers: a checkpoint's hash does not cover this part, and text in it could pretend to be a claim."""
     epochs, steps, seconds = (_number(training.get(key)) for key in ("epochs", "steps", "seconds"))
-    return f"{f'{epochs} epochs, ' if 'epochs' in training else ''}{steps} steps, {seconds} s"
+    first, last = (
+        f"{epochs} epochs, " if "epochs" in training else "",
+        f", {seconds} s" if "seconds" in training else "",
+    )
+    return f"{first}{steps} steps{last}"
 
 
 def _number(value: Any) -> str:

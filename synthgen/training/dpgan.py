@@ -17,12 +17,12 @@ from synthgen.fashion import Images
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.recipe import PrivateAdversarialRecipe
 from synthgen.privacy.accounting import Mechanism, calibrated, epsilon_of
-from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
+from synthgen.privacy.ledger import LEDGER_NAME
 from synthgen.privacy.mechanisms import poisson_sample
-from synthgen.privacy.statement import PrivacyStatement, differential_privacy
 from synthgen.real_images import RealImages
 from synthgen.training.images import enough_images
-from synthgen.training.run import PrivatePlan, Run, Summary, expect_seed
+from synthgen.training.private import Account, PrivatePlan, PrivateRun, expect_small_delta
+from synthgen.training.run import Run, Summary, expect_seed
 from synthgen.workers import StageProgress
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ class DpganSummary(Summary):
     generator_steps: int
     forged_accuracy: float  # of the discriminator, on forged images; a running mean
     generator_loss: float
-    seconds: int  # whole, for fractions would give away how large the Poisson samples were
 
     def __str__(self) -> str:
         return (
@@ -56,7 +55,7 @@ class DpganPlan(PrivatePlan):
     """A run within a budget; a step is one of the discriminator.
 
     Attributes:
-        data: the real images, whose content is private.
+        data: the real images.
         noise_multiplier: what keeps all its steps within the budget.
     """
 
@@ -91,15 +90,15 @@ class DpganPlan(PrivatePlan):
         return {**super().identity(), "noise_multiplier": self.noise_multiplier, "made_with": made_with()}
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
-        ledger = OpenLedger.open(out / LEDGER_NAME, self.recipe.privacy)
+        account = Account.resumed(self, out)[0] if resume else Account(self, out, None)
         import_tensorflow()
         from synthgen.training.dpgan_game import PrivateGame
 
-        run = _DpganRun(self, out, PrivateGame(self.recipe, self.seed, self.noise_multiplier), ledger)
+        run = _DpganRun(self, out, PrivateGame(self.recipe, self.seed, self.noise_multiplier), account)
         if resume:
             run.restore()
         else:
-            run.save_state()  # from here on the run can be resumed, whatever happens
+            run.save_all()  # from here on the run can be resumed, whatever happens
         return run
 
 
@@ -110,12 +109,13 @@ def plan_private_training(
 
     Raises:
         UsageError: the seed is out of range, or the batch larger than the data.
-        PrivacyError: the budget is out of range.
+        PrivacyError: the budget is out of range, or its delta not below 1 / the number of images.
         DataError: the real images are missing or malformed.
     """
     expect_seed(seed)
     section = recipe.training
     data = enough_images(recipe, data_folder, "training.batch_size", section.batch_size)
+    expect_small_delta(recipe.privacy, len(data))
     probability = section.batch_size / len(data)
     scale = calibrated(lambda scale: [_mechanism(recipe, probability, scale, section.steps)], recipe.privacy)
     return DpganPlan(recipe=recipe, data=data, images=len(data), seed=seed, noise_multiplier=scale)
@@ -132,14 +132,13 @@ def _mechanism(recipe: PrivateAdversarialRecipe, probability: float, noise_multi
     )
 
 
-class _DpganRun(Run):
+class _DpganRun(PrivateRun):
     summary_type = DpganSummary
     plan: DpganPlan
     learner: "PrivateGame"
 
-    def __init__(self, plan: DpganPlan, out: Path, game: "PrivateGame", ledger: OpenLedger) -> None:
-        super().__init__(plan, out, game)
-        self._ledger = ledger
+    def __init__(self, plan: DpganPlan, out: Path, game: "PrivateGame", account: Account) -> None:
+        super().__init__(plan, out, game, account)
         self._paid = 0  # steps charged and not yet run
         self._since_generator = 0
         self._figures = {"generator_loss": 0.0, "forged_accuracy": 1.0}
@@ -150,14 +149,18 @@ class _DpganRun(Run):
         return self._paid > 0 or self._charged < self.plan.total_steps
 
     @property
+    def release_sha256(self) -> None:
+        """Nothing is released but the generator."""
+
+    @property
     def _charged(self) -> int:
-        return sum(mechanism.steps for mechanism in self._ledger.ledger)
+        return sum(mechanism.steps for mechanism in self.account.record.ledger)
 
     def advance(self, on_stage: StageProgress) -> dict[str, float]:
         """One step of the discriminator, paid for, and one of the generator when its turn has come."""
         if not self._paid:
             steps = min(_STEPS_A_CHARGE, self.plan.total_steps - self._charged)
-            self._ledger.charge(self.plan.mechanism(steps))
+            self.charge(self.plan.mechanism(steps))
             self._paid = steps
         data, figures = self.plan.data, self._figures
         chosen = poisson_sample(len(data), self.plan.sampling_probability)
@@ -182,9 +185,7 @@ class _DpganRun(Run):
         return ready or self._since_generator >= section.most_discriminator_steps
 
     def summarise(self, images: Images) -> DpganSummary:
-        return DpganSummary(
-            step=self.step, generator_steps=self._generator_steps, seconds=round(self.seconds), **self._figures
-        )
+        return DpganSummary(step=self.step, generator_steps=self._generator_steps, **self._figures)
 
     def header(self, *, stopping: bool) -> dict[str, Any]:
         """Also the figures, and the steps that are paid for.
@@ -203,14 +204,15 @@ class _DpganRun(Run):
     def restore(self) -> dict[str, Any]:
         """Take up the saved state of the same plan; what was charged and lost since stays charged."""
         header = super().restore()
-        ours = all(self.plan.mechanism(mechanism.steps) == mechanism for mechanism in self._ledger.ledger)
+        ours = all(self.plan.mechanism(mechanism.steps) == mechanism for mechanism in self.account.record.ledger)
         if not ours or self._charged < header["step"] + header["paid"]:
             raise PrivacyError(f"{self.out}: {LEDGER_NAME} is not this run's, or an older one; start in a new folder")
         self._since_generator, self._generator_steps = header["since_generator"], header["generator_steps"]
         self._figures = header["figures"]
-        # Steps paid for and not run may be run now, but only once: the state forgets them before they are.
-        self.save_state()
-        self._paid = header["paid"]
+        # Steps paid for and not run may be run now, but only once: ledger and state forget them before they are.
+        self.account.count_resumption()
+        self.save_all()
+        self._paid = 0 if self.account.was_resumed_since else header["paid"]
         return header
 
     def complete(self) -> Checkpoint | None:
@@ -220,9 +222,5 @@ class _DpganRun(Run):
         return super().complete()
 
     def training_record(self) -> dict[str, Any]:
-        """Also the generator's steps; seconds are whole, as in ``DpganSummary``."""
-        record = {"steps": self.step, "generator_steps": self._generator_steps, **super().training_record()}
-        return {**record, "seconds": round(self.seconds)}
-
-    def statement(self) -> PrivacyStatement:
-        return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, self.plan.trained_on)
+        """Also the generator's steps."""
+        return {"steps": self.step, "generator_steps": self._generator_steps, **super().training_record()}

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import PrivacyError, TrainingError, UsageError
-from synthgen.files import MALFORMED, exclusive_lock, own_folder, publish, remove_litter
+from synthgen.files import MALFORMED, NoLocksError, exclusive_lock, own_folder, publish, remove_litter
 from synthgen.privacy.ledger import LEDGER_FILES, LEDGER_NAME
 from synthgen.untrusted.archives import open_npz
 from synthgen.untrusted.text import parse_json
 
 STATE_NAME, METRICS_NAME, LOCK_NAME = "training-state.npz", "metrics.csv", ".lock"
-_STATE_VERSION = 2
+_STATE_VERSION = 3
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -38,14 +38,14 @@ def run_folder(out: Path, resume: bool, *, private: bool, may_hold: Collection[s
 
     Raises:
         UsageError: ``out`` holds something else, is in use, or there is nothing to resume.
-        PrivacyError: the ledger of the run to resume is missing.
+        PrivacyError: the ledger of the run to resume is missing, or a private run's folder cannot be locked.
         TrainingError: the folder cannot be written.
     """
     try:
         _expect_room(out, resume, private, may_hold)
         out.mkdir(parents=True, exist_ok=True)
         own_folder(out, "samples")
-        with exclusive_lock(out / LOCK_NAME) as alone:
+        with exclusive_lock(out / LOCK_NAME, certain=private) as alone:
             if not alone:
                 raise UsageError(f"{out}: another training is at work here; wait for it or choose another --out")
             _expect_room(out, resume, private, may_hold)  # again: another may have finished since
@@ -53,6 +53,8 @@ def run_folder(out: Path, resume: bool, *, private: bool, may_hold: Collection[s
             yield
             for name in (LOCK_NAME, LEDGER_NAME + ".lock"):
                 (out / name).unlink(missing_ok=True)
+    except NoLocksError as error:
+        raise PrivacyError(f"{error}, and charge once for two looks; choose --out on a local disk") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise TrainingError(f"{out}: cannot be written: {reason}; mend that, then go on with --resume") from error

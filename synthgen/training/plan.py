@@ -1,6 +1,7 @@
 """``plan``: what a run of training will do and what it will cost, whatever its recipe."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from synthgen.errors import UsageError
@@ -34,6 +35,7 @@ def plan(
     release: str | Path | None = None,
     resume: Path | None = None,
     strategy: Strategy | None = None,
+    spend_log: bool = True,
 ) -> Plan:
     """Load and check everything a run needs, and calibrate the noise of a private one to its budget.
 
@@ -47,6 +49,7 @@ def plan(
             The recipe is that run's, with ``overrides``; no image is used, and no budget spent.
         resume: the folder of an interrupted run, whose recipe and release are taken where neither is given here.
         strategy: what ``train`` will be given; refused at once where the recipe is private.
+        spend_log: of a private run: whether what it charges to these images is noted outside its folder, too.
 
     Returns:
         What ``train`` takes; its ``describe()`` gives lines for people.
@@ -82,9 +85,9 @@ def plan(
         case StatisticsRecipe() if anew and resume is not None:
             return plan_on_release(resume, recipe, seed)
         case StatisticsRecipe():
-            return plan_matching(recipe, data, seed)
+            return replace(plan_matching(recipe, data, seed), spend_log=spend_log)
         case PrivateAdversarialRecipe():
-            return plan_private_training(recipe, data, seed)
+            return replace(plan_private_training(recipe, data, seed), spend_log=spend_log)
         case AdversarialRecipe():
             return plan_training(recipe, data, seed)
     raise UsageError(f"recipe '{recipe.name}': nothing trains by method '{recipe.method}'")

@@ -17,10 +17,9 @@ from synthgen.errors import Interrupted, UsageError
 from synthgen.fashion import Images
 from synthgen.model.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.model.pictures import save_contact_sheet
-from synthgen.model.recipe import PrivateAdversarialRecipe, Recipe, StatisticsRecipe
+from synthgen.model.recipe import Recipe
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.training.folder import STATE_NAME, expect_same_run, open_state, run_folder, write_metrics, write_state
-from synthgen.training.images import describe_private_images
 from synthgen.training.strategy import Strategy, expect_shareable, workers_in_reach
 from synthgen.workers import StageProgress
 
@@ -87,37 +86,6 @@ class Plan(ABC):
     @abstractmethod
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> "Run":
         """Begin the run in its folder, which is held alone, or take it up again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrivatePlan(Plan):
-    """A run within a budget.
-
-    Attributes:
-        images: how many real images there are, which is public; their content is private.
-    """
-
-    recipe: PrivateAdversarialRecipe | StatisticsRecipe
-    images: int
-
-    @property
-    def total_steps(self) -> int:
-        return self.recipe.training.steps
-
-    @property
-    def summary_every(self) -> int:
-        return self.recipe.training.sample_every_steps
-
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "images": self.images}
-
-    def describe_data(self) -> dict[str, Any]:
-        return {"images": self.images}
-
-    @property
-    def trained_on(self) -> str:
-        """Which images the run protects, in the words of its privacy statement."""
-        return describe_private_images(self.recipe, self.images)
 
 
 class TrainOptions(TypedDict, total=False):
@@ -248,7 +216,7 @@ class Run(ABC):
         began = time.monotonic()
         while self.prepare(on_stage):
             if self.agreed(should_stop()):
-                self.save_state(stopping=True)
+                self.save_stopped()
                 raise Interrupted(
                     f"stopped after {self.step} of {self.plan.total_steps} steps, all saved; go on with --resume"
                 )
@@ -276,10 +244,18 @@ class Run(ABC):
             columns = 10 if self.plan.recipe.conditional else 9
             for path in (self.out / "samples" / name, self.out / SAMPLES_NAME):
                 save_contact_sheet(path, images, columns=columns)
-            recipe, generator = self.plan.recipe, self.learner.best_generator
-            save_checkpoint(self.out, generator, recipe, self.statement(), self.training_record())
+            self.save_checkpoint()
         self.save_state()
         return summary
+
+    def save_checkpoint(self) -> None:
+        """Save the generator as it is, with its claim."""
+        recipe, generator = self.plan.recipe, self.learner.best_generator
+        save_checkpoint(self.out, generator, recipe, self.statement(), self.training_record())
+
+    def save_stopped(self) -> None:
+        """Save all that a run needs that goes on where this one ends."""
+        self.save_state(stopping=True)
 
     def picture_name(self) -> str:
         """The picture of this step under ``samples/``; empty where neither it nor the checkpoint is due."""

@@ -276,7 +276,7 @@ def test_forged_metadata_of_a_checkpoint(checkpoint, kind: str):
 def test_a_forged_ledger(tmp_path):
     OpenLedger.open(tmp_path / "ledger.json", Budget(1.0, 1e-5))
     text = (tmp_path / "ledger.json").read_text()
-    for forged in (text.replace('"schema_version": 1', '"schema_version": 1, "schema_version": 1'), "[" * 5_000):
+    for forged in (text.replace('"schema_version": 2', '"schema_version": 2, "schema_version": 2'), "[" * 5_000):
         (tmp_path / "ledger.json").write_text(forged)
         with pytest.raises(PrivacyError, match="not an intact ledger"):
             OpenLedger.open(tmp_path / "ledger.json", Budget(1.0, 1e-5))

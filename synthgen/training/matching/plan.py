@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthgen.errors import RecipeError, UsageError
+from synthgen.errors import PrivacyError, RecipeError, UsageError
 from synthgen.model.checkpoint import load_checkpoint
 from synthgen.model.recipe import StatisticsRecipe, with_overrides
 from synthgen.privacy.accounting import Mechanism, calibrated
@@ -11,6 +11,7 @@ from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.training.images import enough_images
 from synthgen.training.matching.release import RELEASE_NAME, LookPlan, Release
 from synthgen.training.matching.run import MatchingPlan
+from synthgen.training.private import expect_small_delta
 from synthgen.training.run import expect_seed
 
 _CLIP_NORM = 1.0  # of the teacher's gradients; the embedding's sensitivity is 1 by construction
@@ -21,11 +22,12 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
 
     Raises:
         UsageError: the seed is out of range, or the teacher's batch larger than the data.
-        PrivacyError: the budget is out of range.
+        PrivacyError: the budget is out of range, or its delta not below 1 / the number of images.
         DataError: the real images are missing or malformed.
     """
     expect_seed(seed)
     data = enough_images(recipe, data_folder, "look.teacher_batch_size", recipe.look.teacher_batch_size)
+    expect_small_delta(recipe.privacy, len(data))
     scale = calibrated(lambda scale: _mechanisms(recipe, len(data), scale), recipe.privacy)
     look = _look(recipe, _mechanisms(recipe, len(data), scale))
     return MatchingPlan(recipe=recipe, data=data, images=len(data), seed=seed, look=look)
@@ -57,6 +59,8 @@ def plan_matching_anew(run: str | Path, overrides: Sequence[str] = (), seed: int
         if getattr(recipe, section) != getattr(before, section):
             raise RecipeError(f"{section}: what {source} released is released; another look is another run")
     plan = plan_on_release(source, recipe, seed)
+    if proof.run is not None and Release.load(source / RELEASE_NAME).sha256 != proof.release_sha256:
+        raise PrivacyError(f"{source / RELEASE_NAME}: not the release that the checkpoint names; fetch both anew")
     if plan.look.mechanisms != proof.ledger.mechanisms or len(plan.look.students) != recipe.look.students:
         raise UsageError(f"{source}: its ledger holds other looks than its checkpoint; finish the run with --resume")
     return plan
@@ -72,9 +76,9 @@ def plan_on_release(source: Path, recipe: StatisticsRecipe, seed: int) -> Matchi
     for name in (LEDGER_NAME, RELEASE_NAME):
         if not (source / name).is_file():
             raise UsageError(f"{source}: no {name} here; expected the folder that synthgen train left")
-    ledger = OpenLedger.open(source / LEDGER_NAME, recipe.privacy).ledger
-    Release.load(source / RELEASE_NAME).expect_outcome_of(ledger, source / RELEASE_NAME)
-    look = _look(recipe, ledger.mechanisms)
+    record = OpenLedger.open(source / LEDGER_NAME, recipe.privacy).record
+    Release.load(source / RELEASE_NAME).expect_outcome_of(record, source / RELEASE_NAME)
+    look = _look(recipe, record.ledger.mechanisms)
     images = round(recipe.look.teacher_batch_size / look.teacher.sampling_probability)
     return MatchingPlan(recipe=recipe, data=None, images=images, seed=seed, look=look, source=source)
 

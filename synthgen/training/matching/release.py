@@ -11,6 +11,8 @@ takes (post-processing; Dwork and Roth 2014, proposition 2.1).
 3. The same sums of the activations of each student of the generator (``training.matching.student``).
 """
 
+import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,11 +24,12 @@ import numpy.typing as npt
 
 from synthgen.errors import PrivacyError
 from synthgen.fashion import NUM_CLASSES, Images, Labels
-from synthgen.files import MALFORMED, publish
+from synthgen.files import MALFORMED, publish, sha256_of_json
 from synthgen.index import pieces
 from synthgen.privacy.accounting import Mechanism
-from synthgen.privacy.ledger import Ledger
+from synthgen.privacy.ledger import Ledger, LedgerRecord
 from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
+from synthgen.privacy.statement import claim_sha256
 from synthgen.training.matching.teacher import Teacher, Watch, train_teacher
 from synthgen.untrusted.datasets import open_hdf5, own_dataset, own_entry, whole
 from synthgen.untrusted.text import parse_json
@@ -83,6 +86,7 @@ class Release:
         counts: float32, shape (10,): how many images it takes for each class, noise included.
         charged: the mechanisms that this release is the outcome of.
         students: in the order of their looks.
+        run: the identity of the run that looked; None for a run of 0.1.0 or 0.2.0.
     """
 
     teacher: Teacher
@@ -90,28 +94,48 @@ class Release:
     counts: npt.NDArray[np.float32]
     charged: tuple[Mechanism, ...]
     students: tuple[StudentRelease, ...] = ()
+    run: str | None = None
 
-    def save(self, path: Path) -> None:
-        """Publish the release as an HDF5 file, whole or not at all."""
-        with publish(path) as partial, h5py.File(partial, "w") as file:
-            for name, array in zip(_NAMES, self._arrays(), strict=True):
-                file[name] = array
-            file.attrs["charged"] = json.dumps(Ledger(self.charged).to_list())
-            for i, student in enumerate(self.students):
-                group = file.create_group(f"students/{i}")
-                group["means"] = student.means
-                for j, array in enumerate(student.weights):
-                    group[f"weights/{j:03d}"] = array
+    def save(self, path: Path, name: Callable[[str], None] = lambda sha256: None) -> None:
+        """Publish the release as an HDF5 file, whole or not at all.
 
-    def expect_outcome_of(self, ledger: Ledger, path: Path) -> None:
-        """Raise PrivacyError unless the ledger holds the mechanisms of this release, read from ``path``.
+        Args:
+            path: its final name.
+            name: called with its SHA-256 when it has been written, before it gets its final name.
+        """
+        with publish(path) as partial:
+            with h5py.File(partial, "w") as file:
+                for array_name, array in self._named_arrays():
+                    file[array_name] = array
+                file.attrs["charged"] = json.dumps(Ledger(self.charged).to_list())
+                if self.run is not None:
+                    file.attrs["run"] = self.run
+            name(self.sha256)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Over names and content of all that it holds, not over the bytes of its file."""
+        digest = hashlib.sha256(sha256_of_json({"run": self.run, "charged": Ledger(self.charged).to_list()}).encode())
+        for name, array in self._named_arrays():
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def expect_outcome_of(self, record: LedgerRecord, path: Path) -> None:
+        """Raise PrivacyError unless the ledger names this release, read from ``path``, and holds its mechanisms.
 
         The ledger may hold more: a student's look that was cut short is charged and has released nothing.
         """
-        charges = iter(ledger.mechanisms)
-        found = all(mechanism in charges for mechanism in self.charged) and self.charged[:2] == ledger.mechanisms[:2]
-        if not found or len(self.charged) != 2 + len(self.students):
+        charges = iter(record.ledger.mechanisms)
+        found = all(mechanism in charges for mechanism in self.charged)
+        found = found and self.charged[:2] == record.ledger.mechanisms[:2]
+        if not found or len(self.charged) != 2 + len(self.students) or self.run != record.run:
             raise PrivacyError(f"{path}: not the outcome of the ledger beside it; start anew in another --out")
+        if self.sha256 not in named_releases(record):
+            raise PrivacyError(
+                f"{path}: the ledger beside it names no release {self.sha256[:12]}…: it is of another run, or was "
+                "altered; start anew in another --out"
+            )
 
     @classmethod
     def load(cls, path: Path) -> "Release":
@@ -125,7 +149,8 @@ class Release:
                 weights, bias, means, counts = (_array(file, name) for name in _NAMES)
                 charged = Ledger.from_list(parse_json(_text(file, "charged"))).mechanisms
                 students = tuple(_students(file))
-            release = cls(Teacher(weights, bias), means, counts, charged, students)
+                run = _text(file, "run").decode() if "run" in file.attrs else None
+            release = cls(Teacher(weights, bias), means, counts, charged, students, run)
             release._expect_shapes()
         except MALFORMED as error:
             raise PrivacyError(f"{path}: no readable release: {error}; train anew in another folder") from error
@@ -148,14 +173,35 @@ class Release:
             if array.shape != shape or not np.isfinite(array).all():
                 raise ValueError(f"{name} of shape {array.shape}: expected finite numbers of shape {shape}")
 
-    def _arrays(self) -> tuple[npt.NDArray[np.float32], ...]:
-        return self.teacher.weights, self.teacher.bias, self.means, self.counts
+    def _named_arrays(self) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        yield from zip(_NAMES, (self.teacher.weights, self.teacher.bias, self.means, self.counts), strict=True)
+        for i, student in enumerate(self.students):
+            yield f"students/{i}/means", student.means
+            for j, array in enumerate(student.weights):
+                yield f"students/{i}/weights/{j:03d}", array
 
 
 RELEASE_NAME = "release.h5"
 _NAMES = ("weights", "bias", "means", "counts")
 _MAX_ARRAY_BYTES = 16 << 20  # 16 MiB; the largest has a fiftieth of it
 _MAX_STUDENTS, _MAX_STUDENT_ARRAYS = 8, 100
+
+
+# SHA-256 of a release → claim_sha256 of its ledger, for the shipped runs that are older than the names in a ledger.
+_RELEASES_BEFORE_NAMES = {
+    # private
+    "24e32b376cf7cf69074315a5e27addf76d54b517dc82be0564275e208c489e01": (
+        "b9b6cb97a1afd132c6fbe08d5cc457a0270f6587d7281a15e5e50c627f9a0aff"
+    ),
+}
+
+
+def named_releases(record: LedgerRecord) -> tuple[str, ...]:
+    """SHA-256 of every release that a run has published, in order."""
+    if record.run is not None:
+        return record.releases
+    claim = claim_sha256(record.ledger, record.budget.delta)
+    return tuple(release for release, known in _RELEASES_BEFORE_NAMES.items() if known == claim)
 
 
 def _array(group: h5py.Group, name: str) -> npt.NDArray[np.float32]:

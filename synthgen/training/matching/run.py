@@ -3,11 +3,11 @@
 The first look comes before training; then, at equal distances, one through the features of each student of the
 generator. Every mechanism is charged to a ledger on disk before it runs, and what it releases is published as a whole.
 A look that is killed stays charged and is not repeated: without the first there is nothing to train on, without a
-student's the run goes on.
+student's the run goes on. The order in which things are written stands in ``training.private``.
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,20 @@ from synthgen.errors import PrivacyError, TrainingError, UsageError
 from synthgen.fashion import Images
 from synthgen.files import publish
 from synthgen.model.recipe import StatisticsRecipe
-from synthgen.privacy.accounting import epsilon_of
-from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
-from synthgen.privacy.statement import PUBLIC, PrivacyStatement, differential_privacy
-from synthgen.real_images import RealImages
-from synthgen.training.folder import expect_same_run, read_header, write_state
-from synthgen.training.matching.release import RELEASE_NAME, LookPlan, Release, look_as_student, look_privately
-from synthgen.training.run import PrivatePlan, Run, Summary
+from synthgen.privacy.accounting import Mechanism, epsilon_of
+from synthgen.privacy.ledger import LEDGER_NAME
+from synthgen.privacy.statement import PUBLIC
+from synthgen.training.folder import read_header, write_state
+from synthgen.training.matching.release import (
+    RELEASE_NAME,
+    LookPlan,
+    Release,
+    look_as_student,
+    look_privately,
+    named_releases,
+)
+from synthgen.training.private import Account, PrivatePlan, PrivateRun
+from synthgen.training.run import Run, Summary
 from synthgen.workers import StageProgress
 
 if TYPE_CHECKING:
@@ -30,7 +37,6 @@ if TYPE_CHECKING:
     from synthgen.training.matching.student import Student
     from synthgen.training.replicas import Replicas
 
-_PUBLIC = tuple(fact for fact in PUBLIC if fact != "equal class counts")  # they are released, with noise
 _STUDENTS_IMAGES = 20_000
 _LEAST_FREE_BYTES = 32 << 20  # 32 MiB: release, state, checkpoint and pictures
 _MEMORY = 0.05  # weight of the newest figure in a running mean
@@ -43,7 +49,6 @@ class MatchingSummary(Summary):
     step: int
     distance: float  # squared maximum mean discrepancy from the release; a running mean
     agreement: float  # of the teacher with the class an image was drawn for; a running mean
-    seconds: float
 
     def __str__(self) -> str:
         return f"step {self.step:,}, distance {self.distance:.5f}, agreement {self.agreement:.4f}"
@@ -54,13 +59,11 @@ class MatchingPlan(PrivatePlan):
     """A run on released statistics; a step is one of the generator.
 
     Attributes:
-        data: the real images, whose content is private; None where all looks are over.
         look: the mechanisms, with noise that keeps all of them together within the budget.
         source: the folder of the finished run whose release is trained on anew; None for a run that looks itself.
     """
 
     recipe: StatisticsRecipe
-    data: RealImages | None
     look: LookPlan
     source: Path | None = None
 
@@ -112,77 +115,97 @@ class MatchingPlan(PrivatePlan):
         import_tensorflow()
         from synthgen.training.matching.generator import Matching
 
-        ledger = OpenLedger.open(out / LEDGER_NAME, self.recipe.privacy)
+        header = None
         if resume:
-            _expect_own_ledger(self, out, ledger)
-        elif self.source is not None:
-            ledger = _adopt(self.source, self, out)
-        release = _release(self, out, ledger, on_stage)
-        run = _MatchingRun(self, out, Matching(self.recipe, release, self.seed), ledger, release)
+            account, header = _resumed(self, out)
+        else:
+            if self.source is not None:
+                _adopt(self.source, out)
+            account = Account(self, out, None)
+        release = _release(self, out, account, header, on_stage)
+        run = _MatchingRun(self, out, Matching(self.recipe, release, self.seed), account, release)
         if resume:
             run.restore()
+        run.save_all()  # as soon as there is a release: no claim is smaller than what was spent on it
         return run
 
 
-def _expect_own_ledger(plan: MatchingPlan, out: Path, ledger: OpenLedger) -> None:
-    header = expect_same_run(out, plan.identity())
-    charged = ledger.ledger.mechanisms
+def _resumed(plan: MatchingPlan, out: Path) -> tuple[Account, dict[str, Any]]:
+    account, header = Account.resumed(plan, out)
+    charged = account.record.ledger.mechanisms
     if plan.data is None and charged != plan.look.mechanisms:
         raise UsageError(f"{out}: holds a run that looks for itself; go on without --release")
-    before = Ledger.from_list(header["charged"]).mechanisms
-    if charged != plan.look.mechanisms[: len(charged)] or before != charged[: len(before)]:
+    if charged != plan.look.mechanisms[: len(charged)]:
         raise PrivacyError(f"{out}: {LEDGER_NAME} is not this run's; start anew in another --out")
+    return account, header
 
 
-def _adopt(source: Path, plan: MatchingPlan, out: Path) -> OpenLedger:
-    """Make ``out`` a run whose looks are over: with the ledger of ``source``, its release, and no step done."""
+def _adopt(source: Path, out: Path) -> None:
+    """Make ``out`` a run whose looks are over: with the ledger of ``source`` and its release."""
     for name in (LEDGER_NAME, RELEASE_NAME):
         with publish(out / name) as partial:
             shutil.copyfile(source / name, partial)
-    ledger = OpenLedger.open(out / LEDGER_NAME, plan.recipe.privacy)
-    write_state(out, _header(plan, ledger), {})  # last: it says that all is there
-    return ledger
 
 
-def _header(plan: MatchingPlan, ledger: OpenLedger) -> dict[str, Any]:
-    """What every state of a run says: which run it is, what it has spent, and whether it looks at all."""
-    return {**plan.identity(), "step": 0, "charged": ledger.ledger.to_list(), "anew": plan.data is None}
+def _header(plan: MatchingPlan, account: Account, release: Release | None) -> dict[str, Any]:
+    """What every state of a run says: which run it is, what it has spent and released, and whether it looks at all."""
+    released = None if release is None else release.sha256
+    return {**plan.identity(), "step": 0, **account.header(), "release": released, "anew": plan.data is None}
 
 
-def _release(plan: MatchingPlan, out: Path, ledger: OpenLedger, on_stage: StageProgress) -> Release:
+def _release(
+    plan: MatchingPlan, out: Path, account: Account, header: dict[str, Any] | None, on_stage: StageProgress
+) -> Release:
     """What was released in ``out`` before, or else the first private look itself."""
     path = out / RELEASE_NAME
-    charged = ledger.ledger.mechanisms
     if path.exists():
         release = Release.load(path)
-        release.expect_outcome_of(ledger.ledger, path)
+        release.expect_outcome_of(account.record, path)
+        before, named = (header or {}).get("release"), named_releases(account.record)
+        if before is not None and release.sha256 not in named[named.index(before) if before in named else len(named) :]:
+            raise PrivacyError(f"{path}: not this run's, or an older one; start anew in another --out")
         return release
-    if charged:
+    if account.record.ledger.mechanisms:
         raise PrivacyError(
             f"{out}: the first private look was cut short when its budget had been charged; start anew in another "
             "--out, and let the look, a minute or two, come to its end"
         )
     if (free := shutil.disk_usage(out).free) < _LEAST_FREE_BYTES:  # found out before the budget is spent
         raise TrainingError(f"{out}: only {free / 1e6:.0f} MB are free; make room for {_LEAST_FREE_BYTES / 1e6:.0f} MB")
-    write_state(out, _header(plan, ledger), {})  # from here on the run can be resumed, whatever happens
+    write_state(out, _header(plan, account, None), {})  # from here on the run can be resumed, whatever happens
+
+    def charge(mechanism: Mechanism) -> None:
+        account.charge(mechanism)
+        write_state(out, _header(plan, account, None), {})
+
     assert plan.data is not None  # else the ledger is charged
-    release = look_privately(plan.data.images, plan.data.labels, plan.look, ledger.charge, on_stage)
-    release.save(path)
-    return release
+    release = look_privately(plan.data.images, plan.data.labels, plan.look, charge, on_stage)
+    return _published(release, path, account)
 
 
-class _MatchingRun(Run):
+def _published(release: Release, path: Path, account: Account) -> Release:
+    """The release under the run's name and in its folder; the ledger names it first."""
+    named = replace(release, run=account.record.run)
+    named.save(path, account.name_release)
+    return named
+
+
+class _MatchingRun(PrivateRun):
     summary_type = MatchingSummary
+    public = tuple(fact for fact in PUBLIC if fact != "equal class counts")  # they are released, with noise
     plan: MatchingPlan
     learner: "Matching"
 
-    def __init__(
-        self, plan: MatchingPlan, out: Path, matching: "Matching", ledger: OpenLedger, release: Release
-    ) -> None:
-        super().__init__(plan, out, matching)
-        self._ledger, self._release = ledger, release
+    def __init__(self, plan: MatchingPlan, out: Path, matching: "Matching", account: Account, release: Release) -> None:
+        super().__init__(plan, out, matching, account)
+        self._release = release
         self._figures: dict[str, float] = {}
         self._student: Student | None = None  # trained, its look not yet taken
+
+    @property
+    def release_sha256(self) -> str:
+        """Of the looks so far."""
+        return self._release.sha256
 
     @property
     def _is_students_turn(self) -> bool:
@@ -193,7 +216,7 @@ class _MatchingRun(Run):
     @property
     def _students_charged(self) -> int:
         """How many students' looks are charged, with those that were cut short."""
-        return len(self._ledger.ledger) - 2
+        return len(self.account.record.ledger) - 2
 
     def prepare(self, on_stage: StageProgress) -> bool:
         """Train a student, when its turn has come, on what the generator draws; it sees no real image."""
@@ -229,22 +252,22 @@ class _MatchingRun(Run):
     def _look_through(self, student: "Student", on_stage: StageProgress) -> None:
         """Release the sums of a student's features over the real images, and match them from now on."""
         assert self.plan.data is not None  # else every look is charged
-        self.save_state()  # a kill from here on loses no step
         mechanism = self.plan.look.students[self._students_charged]
-        self._ledger.charge(mechanism)
+        self.charge(mechanism)
         weights = tuple(student.weights)
-        self._release = look_as_student(
+        release = look_as_student(
             student.embed_pixels(), weights, self.plan.data.images, self._release, mechanism, on_stage
         )
-        self._release.save(self.out / RELEASE_NAME)
+        self._release = _published(release, self.out / RELEASE_NAME, self.account)
         self.learner.admit(self._release.students[-1])
+        self.save_all()
 
     def summarise(self, images: Images) -> MatchingSummary:
-        return MatchingSummary(step=self.step, seconds=round(self.seconds, 2), **self._figures)
+        return MatchingSummary(step=self.step, **self._figures)
 
     def header(self, *, stopping: bool) -> dict[str, Any]:
         """Also the figures, and what ``_header`` says."""
-        own = {**_header(self.plan, self._ledger), "figures": self._figures}
+        own = {**_header(self.plan, self.account, self._release), "figures": self._figures}
         return {**own, **super().header(stopping=stopping)}
 
     def restore(self) -> dict[str, Any]:
@@ -253,8 +276,5 @@ class _MatchingRun(Run):
         if header["step"]:
             header = super().restore()
             self._figures = header["figures"]
+        self.account.count_resumption()
         return header
-
-    def statement(self) -> PrivacyStatement:
-        plan = self.plan
-        return differential_privacy(self._ledger.ledger, plan.recipe.privacy.delta, plan.trained_on, _PUBLIC)
