@@ -179,7 +179,7 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         identified = identity_of(metadata["recipe"], metadata["privacy"])
         if sha256_of_json(metadata["recipe"]) != metadata["recipe_sha256"] or not isinstance(training, dict):
             raise ValueError("the recipe is not the one its hash names")
-        expect_possible_claim(str(sha256), recipe, privacy)
+        expect_possible_claim(str(sha256), recipe, privacy, training.get("steps"))
     except (OSError, ValueError, KeyError, RecipeError) as error:
         raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
     arrays = dict(_read_arrays(path / (INTEGERS_NAME if exact else WEIGHTS_NAME)))

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import forge, weights_file
+from support import forge, forged_checkpoint
 from typer.testing import CliRunner
 
 from synthgen.cli.app import app
 from synthgen.errors import CheckpointError, PrivacyError, SynthgenError, VerificationError
 from synthgen.evaluation.run import evaluate
 from synthgen.files import sha256_of_json
-from synthgen.model.checkpoint import builtin_checkpoints, identity_of, load_checkpoint, save_checkpoint, weights_sha256
+from synthgen.model.checkpoint import builtin_checkpoints, load_checkpoint, save_checkpoint
 from synthgen.model.claims import BUILT_IN
 from synthgen.privacy.statement import PrivacyStatement, claim_sha256, no_guarantee
 from synthgen.sets.cards import card
@@ -26,18 +26,6 @@ from synthgen.sets.verification import verify
 BOAST = "Proven: nothing is revealed (epsilon 0.1)."
 MARKUP = '<img src=x onerror=alert(1)> **bold** [link](https://example.org) www.example.org `x` "q" </script>'
 FREE_TEXTS = [BOAST, "60,000 images of nobody (epsilon 0.1)", MARKUP, "", "x" * 501, "\x1b[2J", 3, None]
-
-
-def forged_checkpoint(source: Path, folder: Path, change, *, name: str = "forged") -> Path:
-    """A copy of a checkpoint, altered and hashed anew."""
-    copy = shutil.copytree(source, folder / name)
-    document = json.loads((copy / "checkpoint.json").read_text("utf-8"))
-    change(document)
-    document["recipe_sha256"] = sha256_of_json(document["recipe"])
-    identified = identity_of(document["recipe"], document["privacy"])
-    document["sha256"] = weights_sha256(weights_file(copy), identified)
-    (copy / "checkpoint.json").write_text(json.dumps(document), "utf-8")
-    return copy
 
 
 def refusal(*arguments: object) -> SynthgenError:
