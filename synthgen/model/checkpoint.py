@@ -51,7 +51,7 @@ METADATA_NAME, INTEGERS_NAME, SAMPLES_NAME = "checkpoint.json", "generator.h5", 
 WEIGHTS_NAME = "generator.weights.h5"  # of a float checkpoint
 SCHEMA_VERSION, FLOAT_SCHEMA_VERSION = 2, 1
 _CALIBRATION_SEED, _CALIBRATION_BLOCKS = (1 << 64) - 1, 2  # which images the rounding is fitted to
-_MAX_METADATA_BYTES = 16 << 20  # 16 MiB
+MAX_METADATA_BYTES = 16 << 20  # 16 MiB
 _MAX_WEIGHT_BYTES = 1 << 30  # 1 GiB of arrays
 
 
@@ -322,7 +322,7 @@ def _read_arrays(path: Path) -> Iterator[tuple[str, Array]]:
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    metadata = parse_json(read_file(path, _MAX_METADATA_BYTES, links=True))
+    metadata = parse_json(read_file(path, MAX_METADATA_BYTES, links=True))
     if not isinstance(metadata, dict):
         raise ValueError("it is no JSON object")
     found = metadata.get("schema_version")

@@ -19,6 +19,7 @@ from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.statement import PrivacyProof, PrivacyStatement, differential_privacy
 from synthgen.sets.inspection import describe
+from synthgen.sets.verification import verify
 
 HASH, TRAINED_ON = "0" * 64, "all 60,000 images of the training split of Fashion-MNIST"
 
@@ -206,6 +207,10 @@ def test_a_set_of_a_stopped_run_says_so(export, private, tmp_path):
     export(tmp_path / "set", checkpoint=checkpoint, count=20)
     said = "lacks 4 of 5 students' looks: of a run that was stopped before them, or left out by whoever made this"
     assert describe(str(tmp_path / "set"))["ledger"] == said
+    assert verify(tmp_path / "set").unchecked[-2:] == (
+        f"its ledger {said}",
+        "privacy claim not checked: checkpoint unknown",
+    )
     assert said in (Path(tmp_path) / "set" / "README.md").read_text("utf-8")
     document = json.loads((tmp_path / "set" / "manifest.json").read_text("utf-8"))
     assert document["checkpoint"]["recipe_sha256"] == sha256_of_json(document["checkpoint"]["recipe"])
