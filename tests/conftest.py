@@ -68,7 +68,6 @@ def unlabelled_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoin
 @pytest.fixture(scope="session")
 def private_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """An untrained conditional generator with a claim of differential privacy, about epsilon 1."""
-    means = Mechanism(name="class means", releases="ten noisy sums", noise_multiplier=6.0, l2_sensitivity=1.0)
     teacher = Mechanism(
         name="teacher",
         releases="noisy gradients",
@@ -77,11 +76,14 @@ def private_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFac
         sampling_probability=0.125,
         steps=100,
     )
+    means = Mechanism(name="embedding", releases="ten noisy sums", noise_multiplier=6.0, l2_sensitivity=1.0)
     privacy = differential_privacy(
-        Ledger((means, teacher)), 1e-5, "60,000 images of the user's own images, training split"
+        Ledger((teacher, means)), 1e-5, "60,000 images of the user's own images, training split"
     )
+    recipe = load_recipe("private")
+    look = replace(recipe.look, teacher_steps=100, teacher_batch_size=7_500, embedding_noise=0.3, students=0)
     sizes = {"data": tiny_recipe.data, "latent": tiny_recipe.latent, "generator": tiny_recipe.generator}
-    recipe = replace(load_recipe("private"), privacy=Budget(epsilon=2.0), **sizes)
+    recipe = replace(recipe, privacy=Budget(epsilon=2.0), look=look, **sizes)
     return _untrained(recipe, tmp_path_factory.mktemp("checkpoint") / "private", privacy)
 
 

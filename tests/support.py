@@ -1,6 +1,7 @@
 """What many tests name: the tiny real sample of Fashion-MNIST, its override, and images written as a set."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from synthgen.export.outputs import LocalOutput
 from synthgen.export.plan import Export, Job
 from synthgen.export.run import complete
 from synthgen.export.shard import write_shard
-from synthgen.files import write_json
+from synthgen.files import sha256_of_json, write_json
 from synthgen.formats.base import Batch
 from synthgen.index import NO_LABELS, LabelRule, ShardPlan
 from synthgen.model.checkpoint import (
@@ -74,6 +75,20 @@ def write_as_set(
 def weights_file(folder: Path) -> Path:
     """The file with a checkpoint's arrays: integers, or the float32 weights of 0.1 and 0.2."""
     return folder / (INTEGERS_NAME if (folder / INTEGERS_NAME).exists() else WEIGHTS_NAME)
+
+
+def forged_checkpoint(
+    source: Path, folder: Path, change: Callable[[dict[str, Any]], object], *, name: str = "forged"
+) -> Path:
+    """A copy of a checkpoint, altered and hashed anew."""
+    copy = shutil.copytree(source, folder / name)
+    document = json.loads((copy / "checkpoint.json").read_text("utf-8"))
+    change(document)
+    document["recipe_sha256"] = sha256_of_json(document["recipe"])
+    identified = identity_of(document["recipe"], document["privacy"])
+    document["sha256"] = weights_sha256(weights_file(copy), identified)
+    (copy / "checkpoint.json").write_text(json.dumps(document), "utf-8")
+    return copy
 
 
 def save_floats(path: Path, model: Any, recipe: Recipe, privacy: PrivacyStatement | None = None) -> Checkpoint:

@@ -17,6 +17,7 @@ from synthgen.cli.account import account
 from synthgen.cli.console import DATA_HELP, fail, print_line, say, stage_bar
 from synthgen.cli.convert import convert
 from synthgen.cli.export import FORMATS_HELP, export, merge
+from synthgen.cli.sign import sign
 from synthgen.cli.streams import output_lost, secure_streams
 from synthgen.cli.train import train
 from synthgen.cli.verify import verify
@@ -122,9 +123,13 @@ app.command(
     epilog="Examples:  synthgen merge dataset   |   synthgen merge s3://bucket/set",
 )(merge)
 app.command(
-    help="Check a set against its manifest; exit code 1 if they do not match.",
-    epilog="Examples:  synthgen verify dataset   |   synthgen verify dataset --regenerate 1000",
+    help="Check a set against its manifest, or a checkpoint against its hash; exit code 1 if they do not match.",
+    epilog="Examples:  synthgen verify dataset --regenerate 1000   |   synthgen verify dataset --signed-by maker.pub",
 )(verify)
+app.command(
+    help="Put your name under a set or a checkpoint, or make the key for it.",
+    epilog="Examples:  synthgen sign --new-key maker --name 'Ada L.'   |   synthgen sign dataset --key maker",
+)(sign)
 
 
 @app.command(

@@ -52,7 +52,7 @@ METADATA_NAME, INTEGERS_NAME, SAMPLES_NAME = "checkpoint.json", "generator.h5", 
 WEIGHTS_NAME = "generator.weights.h5"  # of a float checkpoint
 SCHEMA_VERSION, FLOAT_SCHEMA_VERSION = 2, 1
 _CALIBRATION_SEED, _CALIBRATION_BLOCKS = (1 << 64) - 1, 2  # which images the rounding is fitted to
-_MAX_METADATA_BYTES = 16 << 20  # 16 MiB
+MAX_METADATA_BYTES = 16 << 20  # 16 MiB
 _MAX_WEIGHT_BYTES = 1 << 30  # 1 GiB of arrays
 
 
@@ -182,7 +182,7 @@ def load_checkpoint(name_or_path: str | Path = DEFAULT_CHECKPOINT) -> Checkpoint
         identified = identity_of(metadata["recipe"], metadata["privacy"])
         if sha256_of_json(metadata["recipe"]) != metadata["recipe_sha256"] or not isinstance(training, dict):
             raise ValueError("the recipe is not the one its hash names")
-        expect_possible_claim(str(sha256), recipe, privacy)
+        expect_possible_claim(str(sha256), recipe, privacy, training.get("steps"))
     except (OSError, ValueError, KeyError, RecipeError) as error:
         raise CheckpointError(f"{path / METADATA_NAME}: not a checkpoint this version reads: {error}") from error
     arrays = dict(_read_arrays(path / (INTEGERS_NAME if exact else WEIGHTS_NAME)))
@@ -318,7 +318,7 @@ def _read_arrays(path: Path) -> Iterator[tuple[str, Array]]:
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    metadata = parse_json(read_file(path, _MAX_METADATA_BYTES, links=True))
+    metadata = parse_json(read_file(path, MAX_METADATA_BYTES, links=True))
     if not isinstance(metadata, dict):
         raise ValueError("it is no JSON object")
     found = metadata.get("schema_version")

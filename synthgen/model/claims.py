@@ -5,11 +5,11 @@ A copy under the name ``private`` is not the built-in one, and the weights of a 
 
 from typing import NamedTuple
 
+from synthgen.model.ledgers import expect_recipes_ledger
 from synthgen.model.recipe import PrivateAdversarialRecipe, Recipe, StatisticsRecipe
 from synthgen.privacy.statement import PrivacyStatement, claim_sha256
 
 INTEGERS, FLOAT32 = "integers", "float32"  # the arithmetic of a checkpoint: exact, or that of synthgen 0.1 and 0.2
-_PRIVATE_METHODS = (PrivateAdversarialRecipe, StatisticsRecipe)  # all others protect nothing
 _ROUNDING_UP = 1e-4  # a claimed epsilon is rounded up by less
 
 
@@ -85,25 +85,28 @@ def origin_words(sha256: str) -> str:
     return f"built in: {known.title}" if known else "not built in"
 
 
-def expect_possible_claim(sha256: str, recipe: Recipe, privacy: PrivacyStatement) -> None:
+def expect_possible_claim(sha256: str, recipe: Recipe, privacy: PrivacyStatement, steps: object = None) -> None:
     """Refuse a privacy statement that a checkpoint with this hash and recipe cannot have.
 
     Args:
         sha256: the checkpoint's; of a built-in one, recipe and statement must be those it came with.
         recipe: how it says it was trained.
         privacy: its statement, which is proven by its own ledger.
+        steps: how many steps its record of training says are done, where that is at hand.
 
     Raises:
         ValueError: in one line, what does not fit.
     """
     proof, budget = privacy.proof, recipe.privacy
-    if not isinstance(recipe, _PRIVATE_METHODS):
+    if not isinstance(recipe, PrivateAdversarialRecipe | StatisticsRecipe):
         if proof is not None or budget is not None:
             raise ValueError(f"it claims privacy, but its recipe's method '{recipe.method}' protects nothing")
     elif proof is None or budget is None:
         raise ValueError(f"its recipe's method '{recipe.method}' is private, but its privacy statement claims nothing")
     elif proof.delta != budget.delta or proof.epsilon > budget.epsilon + _ROUNDING_UP:
         raise ValueError("its privacy statement is not within the budget of its recipe")
+    else:
+        expect_recipes_ledger(recipe, privacy, steps)
     if (known := BUILT_IN.get(sha256)) is None:
         return
     claim = None if proof is None else claim_sha256(proof.ledger, proof.delta)

@@ -11,8 +11,11 @@ __all__ = [
     "digest",
     "inspection",
     "integrity",
+    "keys",
     "manifest",
+    "origin",
     "reading",
     "records",
+    "signatures",
     "verification",
 ]

@@ -10,6 +10,8 @@ from dataclasses import replace
 from synthgen.fashion import CLASS_NAMES
 from synthgen.formats.table import FORMATS
 from synthgen.model.claims import BUILT_IN, origin_words
+from synthgen.model.ledgers import shortness
+from synthgen.model.recipe import Recipe
 from synthgen.sets.croissant import CROISSANT_NAME, OTHER_LICENCE, croissant, is_mit
 from synthgen.sets.escaping import in_code_span, in_markdown, json_ld_bytes
 from synthgen.sets.manifest import Manifest, content_record
@@ -159,8 +161,9 @@ def _doubt(manifest: Manifest) -> list[str]:
     """That a formal claim rests on a ledger that synthgen cannot vouch for, where it cannot."""
     if not manifest.privacy.protects or manifest.checkpoint.sha256 in BUILT_IN:
         return []
+    short = shortness(Recipe.from_dict(manifest.checkpoint.recipe), manifest.privacy)
     return [
         "",
         "This is the claim of whoever trained the checkpoint. It follows from the ledger in `manifest.json`; that the "
-        "ledger lists all that was run, only they can say.",
+        "ledger lists all that was run, only they can say." + (f" It {short}." if short else ""),
     ]

@@ -12,7 +12,10 @@ from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
 from synthgen.formats.base import Run
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
 from synthgen.model.claims import BUILT_IN, INTEGERS, origin_words
+from synthgen.model.ledgers import shortness
+from synthgen.model.recipe import Recipe
 from synthgen.model.sampling import Sampler
+from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.manifest import MANIFEST_NAME, Manifest, load_manifests
 from synthgen.sets.reading import claimed_by, read_set
 
@@ -91,7 +94,7 @@ def _describe_set(manifests: Sequence[Manifest]) -> dict[str, str]:
         "drawn with": _drawn_with(first),
         "privacy": first.privacy.sentence,
         "claimed by": claimed_by(first),
-        **dict(first.privacy.facts()),
+        **_described_privacy(Recipe.from_dict(first.checkpoint.recipe), first.privacy),
     }
 
 
@@ -107,8 +110,14 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
         "privacy": checkpoint.privacy.sentence,
         **({"unfinished": _UNFINISHED} if checkpoint.is_behind else {}),
         "claimed by": "synthgen's release" if checkpoint.sha256 in BUILT_IN else "whoever trained the checkpoint",
-        **dict(checkpoint.privacy.facts()),
+        **_described_privacy(recipe, checkpoint.privacy),
     }
+
+
+def _described_privacy(recipe: Recipe, privacy: PrivacyStatement) -> dict[str, str]:
+    """The facts of a statement, and in what its ledger falls short of the recipe."""
+    short = shortness(recipe, privacy)
+    return dict(privacy.facts()) | ({"ledger": short} if short else {})
 
 
 def _named(name: str, sha256: str) -> str:

@@ -29,6 +29,7 @@ from synthgen.untrusted.files import read_file
 from synthgen.untrusted.text import parse_json
 
 MANIFEST_NAME = "manifest.json"
+SIGNATURE_SUFFIX = ".sig"  # of a file beside the manifest, or a checkpoint's metadata: see ``signatures``
 WORK_FOLDER = ".synthgen"  # of an unfinished export: the claim, records of finished shards, files being written
 SCHEMA_VERSION = 1  # the manifest holds every shard
 LISTED_SCHEMA_VERSION = 2  # lists beside it hold the shards, and it holds the hashes of the lists
@@ -46,7 +47,7 @@ REPRODUCIBILITY = {  # by the checkpoint's arithmetic
 }
 _SEAL = "manifest_sha256"
 _MAX_VALUES_PER_SHARD = 100  # in a list of shards; a shard of two files has about 20
-_MAX_MANIFEST_BYTES = 64 << 20  # 64 MiB
+MAX_MANIFEST_BYTES = 64 << 20  # 64 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +178,7 @@ def sealed(document: dict[str, Any]) -> dict[str, Any]:
 def seal_problems(folder: Path) -> list[str]:
     """What is wrong with the seal of a manifest that ``load_manifest`` accepts: a list of one line, or empty."""
     try:
-        document = parse_json(read_file(folder / MANIFEST_NAME, _MAX_MANIFEST_BYTES))
+        document = parse_json(read_file(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES))
         if document == sealed(document):
             return []
     except (OSError, ValueError) as error:
@@ -236,7 +237,7 @@ def load_manifest(folder: str | Path, name: str = MANIFEST_NAME) -> Manifest:
     def read(name: str) -> bytes | None:
         if not is_own_file(folder, name):
             return None
-        return read_file(folder / name, _MAX_MANIFEST_BYTES)
+        return read_file(folder / name, MAX_MANIFEST_BYTES)
 
     return read_manifest(str(folder), read, name)
 
@@ -268,7 +269,7 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
         lists = records_of(_file_record, body["shard_lists"])
         names = {record.name for record in lists}
         few = len(names) == len(lists) <= -(-MAX_SHARDS // SHARDS_PER_LIST)
-        small = sum(record.bytes for record in lists) <= _MAX_MANIFEST_BYTES
+        small = sum(record.bytes for record in lists) <= MAX_MANIFEST_BYTES
         expect(few and small, f"{len(lists)} lists of shards: too many, too large, or one named twice")
         body["shards"] = [shard for record in lists for shard in _listed_shards(record, read(record.name))]
     else:
@@ -321,7 +322,9 @@ def shard_record(value: Any) -> ShardRecord:
 def _file_record(value: Any) -> FileRecord:
     record: FileRecord = record_of(FileRecord, value)
     expect(is_inside(record.name), f"file name {record.name!r:.200} leaves the folder")
-    kept = record.name == MANIFEST_NAME or record.name.partition("/")[0] == WORK_FOLDER
+    kept = (
+        record.name in (MANIFEST_NAME, MANIFEST_NAME + SIGNATURE_SUFFIX) or record.name.partition("/")[0] == WORK_FOLDER
+    )
     expect(not kept and len(record.name) <= 255, f"{record.name!r:.200} is no file of a set")
     expect(is_sha256(record.sha256) and record.bytes >= 0, f"{record.name!r:.200}: no size and SHA-256 of a file")
     return record

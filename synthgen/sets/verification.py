@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.environment import float_drawn_with, own_version
+from synthgen.environment import float_drawn_with
 from synthgen.errors import UsageError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
 from synthgen.model.claims import BUILT_IN
-from synthgen.model.recipe import Recipe
 from synthgen.model.sampling import Sampler, loaded_generator
 from synthgen.pixels.backends import expect_backend, expect_divisible, for_few, uses_tensorflow
 from synthgen.sets.cards import sidecar_files
 from synthgen.sets.checking import Redrawn, ShardCheck
 from synthgen.sets.integrity import files_problems, format_of
+from synthgen.sets.keys import PublicKey
 from synthgen.sets.manifest import (
     MANIFEST_NAME,
     WORK_FOLDER,
@@ -33,6 +33,8 @@ from synthgen.sets.manifest import (
     seal_problems,
     split_manifest,
 )
+from synthgen.sets.origin import in_todays_words, set_origin
+from synthgen.sets.signatures import signature_name
 from synthgen.workers import Progress, available_cpus, run_in_pool
 
 # Images: fewer are checked sooner than one more process has started.
@@ -50,6 +52,7 @@ class Report:
         count: how many images there should be, in all splits.
         regenerated: how many images were drawn again and compared.
         unchecked: what was not checked, one line each.
+        signatures: who signed the set, or its checkpoint, one line each; only what was checked.
     """
 
     manifest: Manifest
@@ -57,6 +60,7 @@ class Report:
     count: int
     regenerated: int = 0
     unchecked: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -72,6 +76,8 @@ def verify(
     workers: int = 1,
     files_only: bool = False,
     backend: str = "auto",
+    signed_by: PublicKey | None = None,
+    require_known_checkpoint: bool = False,
     progress: Progress = lambda images: None,
 ) -> Report:
     """Check a set against its manifest.
@@ -83,6 +89,9 @@ def verify(
         workers: how many processes hash and read, each a shard at a time. They are spawned, see ``generate``.
         files_only: hash the files, but read no image: the manifest is then trusted to describe its files.
         backend: what computes the images drawn again, see ``pixels.backends.open_backend``; no pixel depends on it.
+        signed_by: whose signature the set or ``checkpoint`` must bear.
+        require_known_checkpoint: it is a problem if the set's checkpoint is neither built in nor vouched for by such a
+            signature.
         progress: called with the number of images just checked.
 
     Raises:
@@ -96,6 +105,7 @@ def verify(
     folder = Path(folder)
     manifest = load_manifest(folder)
     format_of(folder, manifest)
+    given = checkpoint
     if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
     expect_backend(backend, exact=checkpoint is None or checkpoint.exact)
@@ -111,14 +121,24 @@ def verify(
         found += redrawn
         differing += _regeneration_problems(split, redrawn, checkpoint is None or checkpoint.exact)
     problems = problems or [*_stranger_problems(folder, splits), *_sidecar_problems(splits)]
-    problems += _origin_problems(manifest, checkpoint)
+    origin = set_origin(
+        folder,
+        manifest,
+        checkpoint,
+        given,
+        signed_by,
+        require_known=require_known_checkpoint,
+        regenerated=found.compared,
+    )
+    problems += origin.problems
     problems = problems or differing  # an altered set differs too: its cause is said
     return Report(
         manifest=manifest,
         problems=tuple(problems),
         regenerated=found.compared,
         count=sum(split.count for split in splits),
-        unchecked=tuple(_unchecked(manifest, checkpoint, found.compared)),
+        unchecked=origin.unchecked,
+        signatures=origin.signatures,
     )
 
 
@@ -139,7 +159,8 @@ def default_workers(
 
 def _stranger_problems(folder: Path, splits: Sequence[Manifest]) -> list[str]:
     """Files and folders that no manifest names: a loader might read them, or count a folder as a class."""
-    files = {file.name for manifest in splits for file in manifest.files()} | {MANIFEST_NAME}
+    files = {file.name for manifest in splits for file in manifest.files()}
+    files |= {MANIFEST_NAME, signature_name(MANIFEST_NAME)}
     folders: set[str] = set()
     strangers = []
     for manifest in splits:
@@ -168,13 +189,9 @@ def _sidecar_problems(splits: Sequence[Manifest]) -> list[str]:
             continue
         if record.name not in expected:
             problems.append(f"{record.name}: no file that an export writes beside its shards")
-        elif _in_todays_words(first) and record != content_record(record.name, expected[record.name]):
+        elif in_todays_words(first) and record != content_record(record.name, expected[record.name]):
             problems.append(f"{record.name}: does not say what the manifest says")
     return problems
-
-
-def _in_todays_words(manifest: Manifest) -> bool:
-    return manifest.made_with.get("synthgen") == own_version()
 
 
 def _check(
@@ -197,16 +214,6 @@ def _check(
     )
 
 
-def _unchecked(manifest: Manifest, checkpoint: Checkpoint | None, regenerated: int) -> Iterator[str]:
-    if not _in_todays_words(manifest):
-        version = manifest.made_with.get("synthgen", "of an unknown version")
-        yield f"cards not compared with the manifest: written by synthgen {version}"
-    if checkpoint is None and manifest.checkpoint.sha256 not in BUILT_IN:
-        yield "privacy claim not checked: checkpoint unknown"
-    elif not regenerated:
-        yield "not checked: whether the images are drawn from their checkpoint; --regenerate 1000 would"
-
-
 def _parents(name: str) -> Iterator[str]:
     while (name := name.rpartition("/")[0]) != "":
         yield name
@@ -223,22 +230,6 @@ def _everything_in(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
                 yield f"{prefix}{entry.name}", is_folder
                 if is_folder and prefix.count("/") < _MAX_DEPTH:
                     waiting.append(f"{prefix}{entry.name}/")
-
-
-def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[str]:
-    """Where the manifest differs from its checkpoint, if this is given or built in."""
-    recipe, problems = Recipe.from_dict(manifest.checkpoint.recipe), []
-    if checkpoint is None and manifest.checkpoint.sha256 not in BUILT_IN:  # its claim and recipe are known by heart
-        return []
-    if checkpoint and manifest.privacy != checkpoint.privacy:
-        problems.append(f"{MANIFEST_NAME}: the privacy statement is not that of its checkpoint")
-    if checkpoint and recipe.sha256 != checkpoint.recipe.sha256:  # as this version writes them both
-        problems.append(f"{MANIFEST_NAME}: the recipe is not that of its checkpoint")
-    if checkpoint and manifest.checkpoint.arithmetic != checkpoint.arithmetic:
-        problems.append(f"{MANIFEST_NAME}: the arithmetic is not that of its checkpoint")
-    if manifest.labelled != recipe.conditional:
-        problems.append(f"{MANIFEST_NAME}: labels '{manifest.labels}' cannot come from its checkpoint")
-    return problems
 
 
 def _shard_problems(

@@ -7,37 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import forge, weights_file
+from support import forge, forged_checkpoint
 from typer.testing import CliRunner
 
 from synthgen.cli.app import app
 from synthgen.errors import CheckpointError, PrivacyError, SynthgenError, VerificationError
 from synthgen.evaluation.run import evaluate
 from synthgen.files import sha256_of_json
-from synthgen.model.checkpoint import builtin_checkpoints, identity_of, load_checkpoint, save_checkpoint, weights_sha256
+from synthgen.model.checkpoint import builtin_checkpoints, load_checkpoint, save_checkpoint
 from synthgen.model.claims import BUILT_IN
 from synthgen.privacy.statement import PrivacyStatement, claim_sha256, no_guarantee
 from synthgen.sets.cards import card
 from synthgen.sets.croissant import croissant
 from synthgen.sets.inspection import describe, preview_images
-from synthgen.sets.manifest import load_manifest
+from synthgen.sets.manifest import REPRODUCIBILITY, load_manifest
 from synthgen.sets.verification import verify
 
 BOAST = "Proven: nothing is revealed (epsilon 0.1)."
 MARKUP = '<img src=x onerror=alert(1)> **bold** [link](https://example.org) www.example.org `x` "q" </script>'
 FREE_TEXTS = [BOAST, "60,000 images of nobody (epsilon 0.1)", MARKUP, "", "x" * 501, "\x1b[2J", 3, None]
-
-
-def forged_checkpoint(source: Path, folder: Path, change, *, name: str = "forged") -> Path:
-    """A copy of a checkpoint, altered and hashed anew."""
-    copy = shutil.copytree(source, folder / name)
-    document = json.loads((copy / "checkpoint.json").read_text("utf-8"))
-    change(document)
-    document["recipe_sha256"] = sha256_of_json(document["recipe"])
-    identified = identity_of(document["recipe"], document["privacy"])
-    document["sha256"] = weights_sha256(weights_file(copy), identified)
-    (copy / "checkpoint.json").write_text(json.dumps(document), "utf-8")
-    return copy
 
 
 def refusal(*arguments: object) -> SynthgenError:
@@ -250,10 +238,40 @@ def test_verify_ends_with_what_it_did_not_check(private_set, private_checkpoint)
     assert last.exit_code == 0
     assert last.stdout.splitlines()[-1] == f"{private_set}: privacy claim not checked: checkpoint unknown"
     known = CliRunner().invoke(app, ["verify", str(private_set), "--checkpoint", str(private_checkpoint.path)])
-    assert "not checked: whether the images are drawn from their checkpoint" in known.stdout.splitlines()[-1]
+    unproven = "the checkpoint is neither built in nor signed, and only who trained it knows what was run"
+    assert "not checked: whether the images are drawn from their checkpoint" in known.stdout.splitlines()[-2]
+    assert known.stdout.splitlines()[-1].startswith(f"{private_set}: privacy claim not proven: ")
+    assert known.stdout.splitlines()[-1].endswith(unproven)
     drawn = verify(private_set, checkpoint=private_checkpoint, regenerate=5)
     assert drawn.sound
-    assert drawn.unchecked == ()
+    assert [line.endswith(unproven) for line in drawn.unchecked] == [True]
+
+
+def test_an_unprotected_set_relabelled_as_private_is_of_no_known_checkpoint(small_set, private_checkpoint):
+    def relabel(document):
+        recipe = private_checkpoint.recipe.to_dict()
+        document["privacy"] = private_checkpoint.privacy.to_dict()
+        document["checkpoint"] |= {"sha256": "5" * 64, "recipe": recipe, "recipe_sha256": sha256_of_json(recipe)}
+
+    forge(small_set, relabel)
+    told = CliRunner().invoke(app, ["verify", str(small_set)])
+    assert told.stdout.splitlines()[-1] == f"{small_set}: privacy claim not checked: checkpoint unknown"
+    refused = CliRunner().invoke(app, ["verify", str(small_set), "--require-known-checkpoint"])
+    assert refused.exit_code == 1
+    assert "is neither built in nor signed by a key given with --signed-by" in refused.output
+
+
+def test_a_checkpoint_of_any_release_is_known(export, tmp_path):
+    export(tmp_path / "set", checkpoint=load_checkpoint("private-eps1"), count=20)
+    assert verify(tmp_path / "set", require_known_checkpoint=True).sound
+    sha256 = next(sha256 for sha256, known in BUILT_IN.items() if known.title == "private-eps1 of 0.2.0")
+
+    def of_0_2_0(document):
+        document["checkpoint"].update(sha256=sha256, arithmetic="float32")
+        document["reproducibility"] = REPRODUCIBILITY["float32"]
+
+    forge(tmp_path / "set", of_0_2_0)
+    assert verify(tmp_path / "set", require_known_checkpoint=True).sound
 
 
 def test_the_card_doubts_a_formal_claim_of_an_unknown_checkpoint(private_set):

@@ -29,6 +29,7 @@ from synthgen.sets.manifest import sealed
 from synthgen.sets.verification import verify
 
 NOTHING = "nothing: untrained"
+LOUDER = "all 60,000 images of the training split of Fashion-MNIST"
 MEANS = Mechanism(name="class means", releases="ten noisy sums", noise_multiplier=6.0, l2_sensitivity=1.0)
 
 
@@ -102,7 +103,8 @@ def remove_a_mechanism_and_its_cost(privacy):  # the claim stays below what the 
 
 
 def raise_the_noise_of_the_claim(privacy):
-    privacy["mechanisms"][0]["noise_multiplier"] = 100.0
+    for mechanism in privacy["mechanisms"]:
+        mechanism["noise_multiplier"] *= 5
     lower_epsilon(privacy)
 
 
@@ -278,7 +280,7 @@ def test_a_private_checkpoint_cannot_pass_as_an_unprotected_one_or_the_other_way
 def test_the_whole_claim_is_part_of_the_identity(private_checkpoint, tiny_checkpoint, tmp_path):
     assert private_checkpoint.sha256 != tiny_checkpoint.sha256  # the very same weights
     louder = edited_checkpoint(
-        private_checkpoint, tmp_path / "louder", lambda p: p.update(trained_on=NOTHING), rehash=True
+        private_checkpoint, tmp_path / "louder", lambda p: p.update(trained_on=LOUDER), rehash=True
     )
     assert load_checkpoint(louder).sha256 != private_checkpoint.sha256
     private_checkpoint.keras_model()
@@ -313,6 +315,9 @@ def test_an_edited_claim_of_a_set_is_refused_by_verify(export, private_checkpoin
         with pytest.raises(VerificationError, match=r"claims|sentence") as refused:
             verify(tmp_path / "set")
         assert "\n" not in str(refused.value)
+    elif change is remove_a_mechanism_and_its_cost:
+        with pytest.raises(VerificationError, match="its recipe's mechanisms are teacher, embedding"):
+            verify(tmp_path / "set")
     else:  # consistent in itself: the checkpoint tells
         assert verify(tmp_path / "set", checkpoint=private_checkpoint).problems
 
@@ -407,7 +412,7 @@ def test_a_private_checkpoint_is_described_readably(private_checkpoint):
     proof = private_checkpoint.privacy.proof
     assert described["privacy"] == private_checkpoint.privacy.sentence
     assert described["epsilon"].startswith(f"{proof.epsilon:g} at delta 1e-05")
-    assert "noise multiplier 20, L2 sensitivity 1, Poisson sampling 0.125, steps: 100" in described["mechanism 2"]
+    assert "noise multiplier 20, L2 sensitivity 1, Poisson sampling 0.125, steps: 100" in described["mechanism 1"]
     assert "hyper-parameters" in described["not charged"]
 
 
