@@ -114,8 +114,8 @@ def test_the_shipped_claims_are_in_todays_words(name: str):
 
 
 PRIVATE_SHA256 = {
-    "private": "84a7f4f110ab1c492e983f9b6f824fa2c9816636042a06324b753b6f8842ebe6",
-    "private-eps1": "988d867721f4a60d9d03c887a1486c784b01f4414a3dbba38dc30ce3b7c5aa37",
+    "private": "d39aca8336c3fac8f9cbc94009790cfc6231bf282f668818137c8f604c690db6",
+    "private-eps1": "123e76e37937ecbcbb7e87fa9cffac9cc580d1ab46cf9aacf864d12a04b54429",
 }
 
 
@@ -222,7 +222,7 @@ def test_the_shipped_unprotected_checkpoint_keeps_its_identity():
     assert sha256 == CONDITIONAL_SHA256 == load_checkpoint("conditional").sha256
 
 
-CONDITIONAL_SHA256 = "27f86167a59d385e3e646b993267be4cdeb343834232e10b1ba4df05a85e0eb8"
+CONDITIONAL_SHA256 = "c5807fb544cc0d4c8e4f7a007ce9819ec8a01d32e1a72e67c8d4908d46dcd8df"
 
 
 def test_a_claim_without_proof_is_not_saved(private_checkpoint, tmp_path):
