@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 TOOLS := .venv-tools
 INTEROP := .venv-interop
 RAY := .venv-ray
+OLD_NUMPY := .venv-numpy-1.26
+NEW_NUMPY := .venv-numpy-newest
+# What draws, exports and tests need, without TensorFlow.
+DRAWING := h5py onnx onnxruntime threadpoolctl google-crc32c protobuf zlib-ng pillow typer tqdm scipy pytest hypothesis
 COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
     --no-emit-index-url --no-emit-find-links
 PIP_COMMAND := python -m pip --disable-pip-version-check --quiet
@@ -14,7 +18,7 @@ COUNT ?= 60000
 FORMAT ?= tfrecord
 
 .DEFAULT_GOAL := help
-.PHONY: help install dataset test test-slow test-interop test-ray lint format bench build audit lock release clean
+.PHONY: help install dataset test test-slow test-interop test-ray test-numpy lint format bench build audit lock release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -41,6 +45,15 @@ $(RAY)/installed: pyproject.toml constraints/ci.txt
 	$(RAY)/bin/$(PIP_COMMAND) install --no-build-isolation --editable '.[ray]'
 	@touch $@
 
+# The oldest numpy that pyproject.toml allows, and the newest; everything else as new as it comes.
+$(OLD_NUMPY)/installed: SOME_NUMPY := 'numpy==1.26.*'
+$(NEW_NUMPY)/installed: SOME_NUMPY := numpy
+$(OLD_NUMPY)/installed $(NEW_NUMPY)/installed: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/$(PIP_COMMAND) install $(SOME_NUMPY) $(DRAWING)
+	$(@D)/bin/$(PIP_COMMAND) install --no-deps --editable .
+	@touch $@
+
 dataset: install ## Export 60,000 labelled images from the shipped checkpoint and verify them (OUT, COUNT, FORMAT)
 	$(BIN)/synthgen export --count $(COUNT) --format $(FORMAT) --out $(OUT) --resume
 	$(BIN)/synthgen verify $(OUT) --regenerate 256
@@ -50,6 +63,10 @@ test: install ## Run the tests
 
 test-ray: $(RAY)/installed ## Run the tests of the Ray engine, on two emulated nodes (installs Ray)
 	$(RAY)/bin/python -m pytest -q -m ray
+
+test-numpy: $(OLD_NUMPY)/installed $(NEW_NUMPY)/installed ## Draw with numpy 1.26 and the newest, without TensorFlow (installs both)
+	$(OLD_NUMPY)/bin/python -m pytest -q tests/pixels --ignore tests/pixels/test_second.py
+	$(NEW_NUMPY)/bin/python -m pytest -q tests/pixels --ignore tests/pixels/test_second.py
 
 test-slow: install ## Run the tests that take minutes: fifty kills a format, ten thousand hostile inputs, the wheel
 	$(BIN)/python -m pytest -q --numprocesses 2 -m slow
@@ -92,4 +109,4 @@ $(TOOLS)/installed:
 	@touch $@
 
 clean: ## Remove the environment and what was built
-	rm -rf $(VENV) $(TOOLS) $(INTEROP) $(RAY) dist build
+	rm -rf $(VENV) $(TOOLS) $(INTEROP) $(RAY) $(OLD_NUMPY) $(NEW_NUMPY) dist build

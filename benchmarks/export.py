@@ -1,12 +1,12 @@
-"""How fast is the exporter? Whole processes, as a user starts them, against the notebook's way and against the floor.
+"""How fast is the exporter? Whole processes, as a user starts them, against the notebook's way and another version.
 
     python benchmarks/export.py                    about three minutes on two cores
+    python benchmarks/export.py --against FOLDER   also another version of synthgen, a checkout, in the same run
     python benchmarks/export.py --long             also 200,000 and 1,000,000 images: memory and cost an image
     python benchmarks/export.py --count 6000       quick; the bars are meant for 60,000
 
 The notebook's way is its generator (random weights: they cost the same) through ``model.predict``, then a plain loop of
-``tf.train.Example``, Pillow or h5py writes. The floor is the multiplications of our generator at the rate this machine
-multiplies matrices, on all processors, plus the bytes at the rate of this disk: no start-up, no encoding, no Python.
+``tf.train.Example``, Pillow or h5py writes. Two versions are run in turn, three times each; the medians count.
 """
 
 import os
@@ -23,11 +23,10 @@ import threading
 import time
 from pathlib import Path
 
-import synthgen
-
 FORMATS = ("tfrecord", "hdf5", "npz", "png", "idx")
-TIMES_FASTER = {"tfrecord": 8, "hdf5": 8, "npz": 8, "png": 5}
-MEMORY_LIMIT_GB, START_LIMIT_S, FLOOR_LIMIT = 1.5, 0.4, 2
+TIMES_FASTER = {"tfrecord": 20, "hdf5": 12, "npz": 12, "png": 12}
+TIMES_OTHER, ROUNDS = 1.5, 3  # tfrecord, against the other version
+START_LIMIT_S, MEMORY_LIMIT_GB, GROWTH_LIMIT = 0.4, 0.3, 1.1
 FAST_COMMANDS = (("--help",), ("info", "conditional"))
 
 NOTEBOOK = """
@@ -81,14 +80,13 @@ print(json.dumps(seconds))
 """
 
 DRAW = """
-import json, os, sys, time
+import json, os, time
 os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-import synthgen
+
 from synthgen.model.sampling import Sampler
-from synthgen.index import float_latents
+from synthgen.index import LabelRule, float_latents
 
 checkpoint, block = synthgen.load_checkpoint(), 256
-sampler = Sampler.of(checkpoint)
 
 def best(draw):
     draw(0)
@@ -99,34 +97,15 @@ def best(draw):
         seconds.append(time.perf_counter() - began)
     return min(seconds) / block * 1e6
 
-found = {"numpy": best(sampler)}
+rule = LabelRule.parse("balanced")
+found = {name: best(Sampler(checkpoint, 0, rule, name)) for name in ("onnxruntime", "numpy")}
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
 from synthgen.model.networks import pixel_function
 function = pixel_function(checkpoint.keras_model(), checkpoint.recipe, block)
 size = checkpoint.recipe.latent.size
-found["keras"] = best(lambda i: function(float_latents(0, i, size, "gaussian"), sampler.labels.labels(0, i)))
-a = tf.random.normal((2048, 2048))
-multiply = tf.function(lambda x: tf.matmul(x, a))
-multiply(a)
-began = time.perf_counter()
-for _ in range(10):
-    multiply(a).numpy()
-found["floor"] = checkpoint.recipe.generator_flops / (10 * 2 * 2048**3 / (time.perf_counter() - began)) * 1e6
+found["keras"] = best(lambda i: function(float_latents(0, i, size, "gaussian"), rule.labels(0, i)))
 print(json.dumps(found))
-"""
-
-MATMUL = """
-import time, tensorflow as tf
-a = tf.random.normal((2048, 2048))
-multiply = tf.function(lambda x: tf.matmul(x, a))
-x = multiply(a)
-best = 1e9
-for _ in range(10):
-    began = time.monotonic()
-    multiply(x * 0).numpy()
-    best = min(best, time.monotonic() - began)
-print(2 * 2048**3 / best)
 """
 
 
@@ -136,12 +115,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60_000)
     parser.add_argument("--workers", type=int, help="passed on; by default the exporter's own choice")
     parser.add_argument("--long", action="store_true", help="also 200,000 and 1,000,000 images")
+    parser.add_argument("--against", type=Path, help="a checkout of another version, with what it needs installed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=".") as name:
-        scratch = Path(name)
+        scratch = Path(name).resolve()
         start_up(scratch)
         drawing()
         compare(scratch, options.count, options.workers)
+        if options.against:
+            against(options.against.resolve(), scratch, options.count, options.workers)
         if options.long:
             grow(scratch, options.workers)
 
@@ -158,56 +140,66 @@ def start_up(scratch: Path) -> None:
 def drawing() -> None:
     """What an image costs one processor to draw, and nothing else."""
     found = json.loads(python(DRAW))
-    print("\n| one image on one thread | µs | of the floor |\n|---|---|---|")
-    names = {"numpy": "ours, in numpy", "keras": "the Keras model, in TensorFlow", "floor": "its multiplications alone"}
+    print("\n| one image on one thread | µs | against numpy |\n|---|---|---|")
+    names = {"onnxruntime": "`onnxruntime`", "numpy": "`numpy`", "keras": "the Keras model, in floats, in TensorFlow"}
     for key, name in names.items():
-        print(f"| {name} | {found[key]:.0f} | {found[key] / found['floor']:.1f}× |", flush=True)
+        print(f"| {name} | {found[key]:.0f} | {found['numpy'] / found[key]:.1f}× |", flush=True)
 
 
 def compare(scratch: Path, count: int, workers: int | None) -> None:
-    """Every format: ours, the notebook's way, the floor, and verification."""
+    """Every format: ours, the notebook's way, and verification."""
     notebook = json.loads(python(NOTEBOOK, count, scratch))
-    rate, disk = float(python(MATMUL)), disk_rate(scratch)
-    flops = synthgen.load_checkpoint().recipe.generator_flops
     ours = {name: synthgen_seconds(*export(scratch / name, count, name, workers)) for name in FORMATS}
-    print(f"\nFloor: {flops / 1e6:.1f} MFLOP an image at {rate / 1e9:.0f} GFLOP/s, bytes at {disk / 1e6:.0f} MB/s. ")
-    print(f"Notebook: start {notebook['start']:.1f} s, {count:,} images {notebook['draw']:.1f} s.\n")
-    print("| format | s | images/s | GB | MB | notebook's way, s | faster | bar | floor, s | over it | bar |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print(f"\nNotebook: start {notebook['start']:.1f} s, {count:,} images {notebook['draw']:.1f} s.\n")
+    print("| format | s | images/s | GB | MB | notebook's way, s | faster | bar |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, (seconds, memory) in ours.items():
         size = sum(path.stat().st_size for path in (scratch / name).rglob("*") if path.is_file())
-        floor = count * flops / rate + size / disk
         cells = [name, f"{seconds:.1f}", f"{count / seconds:,.0f}", f"{memory:.2f}", f"{size / 1e6:.1f}"]
         if name in TIMES_FASTER:
             theirs = notebook["start"] + notebook["draw"] + notebook[name]
             cells += [f"{theirs:.1f}", f"{theirs / seconds:.1f}×", f"≥ {TIMES_FASTER[name]}×"]
         else:
             cells += ["", "", ""]
-        bar = f"≤ {FLOOR_LIMIT}×" if TIMES_FASTER.get(name) == 8 else ""
-        cells += [f"{floor:.1f}", f"{seconds / floor:.1f}×", bar]
         print("| " + " | ".join(cells) + " |", flush=True)
-    print("\n| verify | every byte and pixel, s | `--files-only`, s | `sha256sum`, s |\n|---|---|---|---|")
+    print("\n| verify | every byte, s | `--regenerate` all, s | of the export | `--files-only`, s | `sha256sum`, s |")
+    print("|---|---|---|---|---|---|")
     for name in FORMATS:
         files = sorted(path for path in (scratch / name).rglob("*") if path.is_file())
-        whole, hashed = (synthgen_seconds("verify", scratch / name, *extra)[0] for extra in ((), ("--files-only",)))
+        options: tuple[tuple[object, ...], ...] = ((), ("--regenerate", count), ("--files-only",))
+        whole, anew, hashed = (synthgen_seconds("verify", scratch / name, *some)[0] for some in options)
         began = time.monotonic()
         for path in files:
             hashlib.sha256(path.read_bytes()).digest()
-        print(f"| {name} | {whole:.1f} | {hashed:.1f} | {time.monotonic() - began:.2f} |", flush=True)
+        share, hashing = anew / ours[name][0], time.monotonic() - began
+        print(f"| {name} | {whole:.1f} | {anew:.1f} | {share:.2f} (≤ 1) | {hashed:.1f} | {hashing:.2f} |", flush=True)
+
+
+def against(other: Path, scratch: Path, count: int, workers: int | None) -> None:
+    """Both versions in turn, so that what else the machine does slows both."""
+    print("\n| format | this version, s | the other, s | faster | bar |\n|---|---|---|---|---|")
+    for name in ("tfrecord", "png"):
+        pairs = []
+        for i in range(ROUNDS):
+            here, there = (scratch / f"{name}-{i}-{side}" for side in ("here", "there"))
+            ours, _ = synthgen_seconds(*export(here, count, name, workers))
+            theirs, _ = synthgen_seconds(*export(there, count, name, workers), source=other)
+            pairs.append((ours, theirs))
+        ours, theirs = (sorted(side)[ROUNDS // 2] for side in zip(*pairs, strict=True))
+        bar = f"≥ {TIMES_OTHER}×" if name == "tfrecord" else ""
+        print(f"| {name} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.2f}× | {bar} |", flush=True)
 
 
 def grow(scratch: Path, workers: int | None) -> None:
     """Does an image cost the same, and memory stay flat, from 60,000 to 1,000,000?"""
-    print("\n| images, tfrecord | s | µs an image, less 60,000's | GB, all processes (bar 1.5, flat to 10 %) |")
-    print("|---|---|---|---|")
-    first = None
+    print(f"\n| images, tfrecord | s | µs an image | GB, all processes (≤ {MEMORY_LIMIT_GB}) |\n|---|---|---|---|")
+    each = {}
     for count in (60_000, 200_000, 1_000_000):
         seconds, memory = synthgen_seconds(*export(scratch / f"grow-{count}", count, "tfrecord", workers))
-        first = first or (count, seconds)
-        margin = f"{(seconds - first[1]) / (count - first[0]) * 1e6:.0f}" if count > first[0] else ""
-        print(
-            f"| {count:,} | {seconds:.1f} | {margin} ({seconds / count * 1e6:.0f} in all) | {memory:.2f} |", flush=True
-        )
+        each[count] = seconds / count
+        print(f"| {count:,} | {seconds:.1f} | {each[count] * 1e6:.1f} | {memory:.2f} |", flush=True)
+    growth = each[1_000_000] / each[200_000]
+    print(f"\nA million: {growth:.2f} times the time an image of 200,000 (≤ {GROWTH_LIMIT}).")
 
 
 def export(out: Path, count: int, file_format: str, workers: int | None) -> list[object]:
@@ -216,11 +208,19 @@ def export(out: Path, count: int, file_format: str, workers: int | None) -> list
     return ["export", "--count", count, "--format", file_format, "--out", out, *chosen]
 
 
-def synthgen_seconds(*arguments: object) -> tuple[float, float]:
-    """Run the command line once: its wall time, and the peak memory of all its processes together in GB."""
+def synthgen_seconds(*arguments: object, source: Path | None = None) -> tuple[float, float]:
+    """Run the command line once: its wall time, and the peak memory of all its processes together in GB.
+
+    Args:
+        arguments: of the command.
+        source: a checkout of another version, to run instead of this one.
+    """
     began = time.monotonic()
     command = [sys.executable, "-m", "synthgen", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **({"PYTHONPATH": str(source)} if source else {})}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, cwd=source
+    )
     peak = [0]
     watch = threading.Thread(target=_watch_memory, args=(process, peak), daemon=True)
     watch.start()
@@ -255,16 +255,6 @@ def _memory(pid: int) -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-
-
-def disk_rate(scratch: Path) -> float:
-    """Bytes a second of one long write, flushed."""
-    data = os.urandom(64 << 20)
-    began = time.monotonic()
-    with (scratch / "disk").open("wb") as stream:
-        stream.write(data)
-        os.fsync(stream.fileno())
-    return len(data) / (time.monotonic() - began)
 
 
 def python(code: str, *arguments: object) -> str:

@@ -5,7 +5,7 @@
 #
 # A task that fails or is requeued is simply run again: shards that are there are kept. To run some tasks again, name
 # them: sbatch --array=3,17 examples/slurm.sh
-# Ask for nodes of one kind (--constraint): processors that round otherwise are refused.
+# Nodes may be of different kinds: every processor draws the same pixels.
 #SBATCH --job-name=synthgen
 #SBATCH --array=0-99
 #SBATCH --cpus-per-task=8

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the one list of public names: type checkers take it as it s
     from synthgen.export.splits import plan_splits as plan_splits
     from synthgen.model.checkpoint import Checkpoint as Checkpoint
     from synthgen.model.checkpoint import load_checkpoint as load_checkpoint
+    from synthgen.model.conversion import convert as convert
     from synthgen.model.recipe import Recipe as Recipe
     from synthgen.model.recipe import builtin_recipes as builtin_recipes
     from synthgen.model.recipe import load_recipe as load_recipe

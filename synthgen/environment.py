@@ -23,12 +23,20 @@ def own_version() -> str:
     return str(sys.modules["synthgen"].__version__)
 
 
+def version_of(distribution: str) -> str:
+    """The version of an installed distribution, or ``unknown``."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
 def software() -> dict[str, str]:
     """The software that draws and packs images, and the processor: for information, since no pixel depends on them."""
     return {
         "synthgen": own_version(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in _DRAWING},
+        **{name: version_of(name) for name in _DRAWING},
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -53,7 +61,7 @@ def made_with() -> dict[str, str]:
     """What a training depends on."""
     return {
         **float_drawn_with(),
-        **{name: _version(name) for name in _TRAINING},
+        **{name: version_of(name) for name in _TRAINING},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),  # other kernels, other rounding
     }
 
@@ -101,13 +109,6 @@ def _silence() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _blas() -> str:

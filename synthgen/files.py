@@ -10,6 +10,7 @@ import hashlib
 import json
 import lzma
 import os
+import shutil
 import stat
 import struct
 import tempfile
@@ -110,6 +111,18 @@ def publish(path: Path) -> Iterator[Path]:
         move_into_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def publish_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path``, which is not there; on success rename it into place, else delete it."""
+    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    try:
+        yield partial
+        partial.chmod(0o777 & ~_umask())  # mkdtemp makes the folder private
+        move_into_place(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def move_into_place(partial: Path, path: Path) -> None:

@@ -13,10 +13,12 @@ import typer
 
 import synthgen
 from synthgen.cli import interrupts
-from synthgen.cli.console import DATA_HELP, advancing, fail, print_line, progress_bar, say, stage_bar
+from synthgen.cli.console import DATA_HELP, fail, print_line, say, stage_bar
+from synthgen.cli.convert import convert
 from synthgen.cli.export import FORMATS_HELP, export, merge
 from synthgen.cli.streams import output_lost, secure_streams
 from synthgen.cli.train import train
+from synthgen.cli.verify import verify
 from synthgen.errors import SynthgenError, UsageError
 from synthgen.formats.table import DEFAULT_FORMAT
 
@@ -118,48 +120,10 @@ app.command(
     help="Complete a set that was written share by share: check that every shard is there, and write the manifest.",
     epilog="Examples:  synthgen merge dataset   |   synthgen merge s3://bucket/set",
 )(merge)
-
-
-@app.command(
+app.command(
     help="Check a set against its manifest; exit code 1 if they do not match.",
     epilog="Examples:  synthgen verify dataset   |   synthgen verify dataset --regenerate 1000",
-)
-def verify(
-    folder: Annotated[Path, typer.Argument(help="An exported set.")],
-    regenerate: Annotated[int, typer.Option(help="Redraw this many images and compare them.", min=0)] = 0,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="The checkpoint to redraw from. [default: the built-in one]")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes. [default: one per processor]", min=1)] = None,
-    files_only: Annotated[bool, typer.Option("--files-only", help="Check file hashes only; read no image.")] = False,
-) -> None:
-    """``synthgen verify``."""
-    from synthgen.model.checkpoint import load_checkpoint
-    from synthgen.sets.reading import claimed_content
-    from synthgen.sets.verification import default_workers
-    from synthgen.sets.verification import verify as verify_
-
-    source = load_checkpoint(checkpoint) if checkpoint else None
-    count, file_format = claimed_content(folder)
-    workers = workers or default_workers(count, file_format, files_only)
-    with progress_bar(count, "image") as bar:
-        report = verify_(
-            folder,
-            regenerate=regenerate,
-            checkpoint=source,
-            workers=workers,
-            files_only=files_only,
-            progress=advancing(bar),
-        )
-    for problem in report.problems:
-        say(f"{folder}: {problem}")
-    if not report.sound:
-        raise typer.Exit(1)
-    anew = f", {report.regenerated:,} drawn anew and equal" if regenerate else ""
-    proven = "file hash" if files_only else "file hash and digest"
-    print_line(f"{folder}: sound: {report.count:,} images, every {proven} right{anew}")
-    for line in report.unchecked:
-        print_line(f"{folder}: {line}")
+)(verify)
 
 
 @app.command(
@@ -251,6 +215,13 @@ def audit(
         say(f"wrote {json}")
     if result.contradicted:
         raise typer.Exit(1)
+
+
+app.command(
+    help="Write a checkpoint's generator for other programs, or round a float checkpoint to integers.",
+    epilog="Examples:  synthgen convert private --to onnx   |   "
+    "synthgen convert runs/old --to integers --out runs/rounded",
+)(convert)
 
 
 @app.command(

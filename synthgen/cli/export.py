@@ -11,6 +11,7 @@ import typer
 from tqdm import tqdm
 
 from synthgen.cli import interrupts
+from synthgen.cli.backend import BACKEND_HELP, DEVICE_HELP, chosen_backend
 from synthgen.cli.console import fail, print_line, progress_bar, say
 from synthgen.errors import UsageError
 from synthgen.formats.table import DEFAULT_FORMAT, FORMATS
@@ -41,6 +42,7 @@ class _How:
     workers: int | None
     engine: str
     address: str | None
+    backend: str
     json: bool
 
 
@@ -50,6 +52,7 @@ class _Common(TypedDict):
     allow_unprotected: bool
     max_epsilon: float | None
     workers: int | None
+    backend: str
     progress: Progress
     on_shard: StepProgress
     on_begin: Callable[[], None]
@@ -75,6 +78,8 @@ def export(
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster. [default: a new one here]")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for every shard and at the end.")] = False,
     max_epsilon: Annotated[float | None, typer.Option(help=_MAX_EPSILON_HELP)] = None,
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
     """``synthgen export``."""
     from synthgen.export.plan import plan_export
@@ -92,6 +97,7 @@ def export(
         workers=workers,
         engine=engine,
         address=address,
+        backend=chosen_backend(backend, device),
         json=json,
     )
     _expect_consistent(how)
@@ -178,11 +184,12 @@ class _Report:
 
         how, workers = self._how, self._how.workers
         if workers is None and how.engine == "local" and not how.out.startswith("memory://"):
-            workers = default_workers(self._count // (how.of or 1))
+            workers = default_workers(self._count // (how.of or 1), how.backend)
         return {
             "allow_unprotected": how.allow_unprotected,
             "max_epsilon": how.max_epsilon,
             "workers": workers,
+            "backend": how.backend,
             "progress": self._progress,
             "on_shard": self._on_shard,
             "on_begin": self._on_begin,

@@ -18,7 +18,7 @@ from synthgen.export.shard import Callbacks, FinishedShard, draw_shard, finished
 from synthgen.formats.base import Batch
 from synthgen.index import BLOCK_IMAGES, Shard
 from synthgen.model.sampling import Sampler
-from synthgen.pixels.backends import expect_backend
+from synthgen.pixels.backends import expect_backend, expect_divisible, uses_tensorflow
 from synthgen.workers import Progress, Work, available_cpus, run_in_pool
 
 _IMAGES_PER_WORKER = 3_000  # fewer are drawn sooner than one more process has started
@@ -26,8 +26,13 @@ _MAX_DEFAULT_WORKERS = 8  # more wait for the disk
 _BLOCKS_PER_PIECE = 8  # drawn by one task: 2,048 images, 1.6 MB
 
 
-def default_workers(count: int) -> int:
-    """How many processes draw ``count`` images soonest: one for every processor, fewer for small sets, at most 8."""
+def default_workers(count: int, backend: str = "auto") -> int:
+    """How many processes draw ``count`` images soonest: one for every processor, fewer for small sets, at most 8.
+
+    One with TensorFlow, which takes all processors, or a GPU, for itself.
+    """
+    if uses_tensorflow(backend):
+        return 1
     return max(1, min(available_cpus(), count // _IMAGES_PER_WORKER, _MAX_DEFAULT_WORKERS))
 
 
@@ -52,6 +57,8 @@ class Engine:
         expect_backend(self.backend)
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers {self.workers}: expected at least 1")
+        if self.name == "ray" or self.workers not in (None, 1):
+            expect_divisible(self.backend)
         if str(out).startswith("memory://") and (self.name == "ray" or self.workers not in (None, 1)):
             raise UsageError(f"{out}: only one process sees its own memory; use --workers 1 and the local engine")
         if self.name == "ray":

@@ -12,6 +12,7 @@ from synthgen.files import sha256_of_json
 from synthgen.formats.table import find_format
 from synthgen.index import LabelRule, ShardPlan, check_seed, default_shards
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
+from synthgen.model.claims import FLOAT32, INTEGERS
 from synthgen.model.recipe import Recipe
 from synthgen.model.sampling import Sampler
 from synthgen.privacy.statement import PrivacyStatement
@@ -143,6 +144,7 @@ class Job:
                 sha256=checkpoint.sha256,
                 recipe=checkpoint.recipe.to_dict(),
                 recipe_sha256=checkpoint.recipe.sha256,
+                arithmetic=checkpoint.arithmetic,
             ),
             location=checkpoint.name if checkpoint.is_builtin else str(checkpoint.path.resolve()),
             privacy=checkpoint.privacy,
@@ -219,6 +221,7 @@ class Job:
                 sha256=document["checkpoint"],
                 recipe=recipe,
                 recipe_sha256=sha256_of_json(recipe),
+                arithmetic=FLOAT32 if made_with else INTEGERS,  # the job of an exact one has no such condition
             ),
             location=origin["location"],
             privacy=PrivacyStatement.from_dict(origin["privacy"]),
@@ -247,4 +250,6 @@ def _source(location: str, sha256: str, expected: tuple[tuple[str, str], ...]) -
     checkpoint = load_checkpoint(location)
     if checkpoint.sha256 != sha256:
         raise CheckpointError(f"{location}: is {checkpoint.sha256[:12]}…; the export was begun from {sha256[:12]}…")
+    if checkpoint.exact == bool(expected):
+        raise ExportError(f"{location}: holds {checkpoint.arithmetic}; the job was altered: remove it and export anew")
     return checkpoint

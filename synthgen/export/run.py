@@ -23,7 +23,7 @@ from synthgen.export.shard import Callbacks, FinishedShard, finished_shard
 from synthgen.files import sha256_of_json
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.sampling import loaded_generator
-from synthgen.pixels.backends import for_few
+from synthgen.pixels.backends import expect_backend, for_few, uses_tensorflow
 from synthgen.sets.cards import sidecar_files
 from synthgen.sets.consistency import expect_consistent
 from synthgen.sets.integrity import set_problems
@@ -74,8 +74,8 @@ def generate(
         The manifest.
 
     Raises:
-        UsageError: the engine is unknown or not installed, ``workers`` is below 1, or ``max_epsilon`` is no number
-            above 0.
+        UsageError: the engine or the backend is unknown, not installed or not for this checkpoint, there is no such
+            device, ``workers`` is below 1, or ``max_epsilon`` is no number above 0.
         ExportError: ``out`` holds something else, is in use, or cannot be written; or the guarantee is missing or
             larger than ``max_epsilon``.
         PrivacyError: the checkpoint claims less than its ledger proves.
@@ -339,3 +339,6 @@ def expect_allowed(
     expect_guarantee(checkpoint, allow_unprotected, max_epsilon)
     loaded_generator(checkpoint, "numpy")
     engine.expect_ready(out)
+    expect_backend(engine.backend, exact=checkpoint.exact)
+    if uses_tensorflow(engine.backend) and engine.name == "local":  # only TensorFlow itself knows its devices
+        loaded_generator(checkpoint, engine.backend)

@@ -3,4 +3,4 @@
 In go a recipe file or a checkpoint folder; out come checked values, a function from latents to images, batches.
 """
 
-__all__ = ["checkpoint", "claims", "networks", "parts", "pictures", "recipe", "sampling"]
+__all__ = ["checkpoint", "claims", "conversion", "networks", "parts", "pictures", "recipe", "sampling"]

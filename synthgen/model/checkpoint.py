@@ -28,9 +28,9 @@ from synthgen.errors import CheckpointError, RecipeError
 from synthgen.fashion import NUM_CLASSES
 from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
 from synthgen.index import BLOCK_IMAGES
-from synthgen.model.claims import BUILT_IN, expect_possible_claim
+from synthgen.model.claims import BUILT_IN, FLOAT32, INTEGERS, expect_possible_claim
 from synthgen.model.recipe import Recipe
-from synthgen.pixels.backends import open_backend
+from synthgen.pixels.backends import expect_backend, open_backend
 from synthgen.pixels.drawing import Backend, FloatBackend
 from synthgen.pixels.folded import fold
 from synthgen.pixels.integers import IntegerGenerator
@@ -85,6 +85,11 @@ class Checkpoint:
         return self.path.resolve().name
 
     @property
+    def arithmetic(self) -> str:
+        """``INTEGERS`` or ``FLOAT32``, as a manifest has it."""
+        return INTEGERS if self.exact else FLOAT32
+
+    @property
     def is_builtin(self) -> bool:
         """Whether it came with the package: by its content, and by its place, so that its name finds it again."""
         return self.sha256 in BUILT_IN and self.path.resolve().parent == _builtin_folder().resolve()
@@ -98,12 +103,13 @@ class Checkpoint:
         """The generator, ready to draw (``numpy`` and ``onnxruntime`` do so without TensorFlow).
 
         Args:
-            backend: see ``pixels.backends.open_backend``; of no effect on a pixel, nor on a float checkpoint.
+            backend: see ``pixels.backends.open_backend``; of no effect on a pixel.
 
         Raises:
             CheckpointError: the weights do not fit the recipe's architecture.
-            UsageError: there is no such backend, or it is not installed.
+            UsageError: there is no such backend, it is not installed, or it draws no float checkpoint.
         """
+        expect_backend(backend, exact=self.exact)
         try:
             if self.exact:
                 return open_backend(self.integers(), backend)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from synthgen.model.recipe import PrivateAdversarialRecipe, Recipe, StatisticsRecipe
 from synthgen.privacy.statement import PrivacyStatement, claim_sha256
 
+INTEGERS, FLOAT32 = "integers", "float32"  # the arithmetic of a checkpoint: exact, or that of synthgen 0.1 and 0.2
 _PRIVATE_METHODS = (PrivateAdversarialRecipe, StatisticsRecipe)  # all others protect nothing
 _ROUNDING_UP = 1e-4  # a claimed epsilon is rounded up by less
 
@@ -20,28 +21,30 @@ class BuiltIn(NamedTuple):
         recipe_sha256: of its recipe as this version writes it.
         trained_on: of its privacy statement.
         claim_sha256: of its ledger and delta; None where nothing is guaranteed.
+        arithmetic: ``INTEGERS`` or ``FLOAT32``.
     """
 
     title: str
     recipe_sha256: str
     trained_on: str
     claim_sha256: str | None = None
+    arithmetic: str = INTEGERS
 
 
 BUILT_IN = {  # by the checkpoint's SHA-256
-    "84a7f4f110ab1c492e983f9b6f824fa2c9816636042a06324b753b6f8842ebe6": BuiltIn(
+    "d39aca8336c3fac8f9cbc94009790cfc6231bf282f668818137c8f604c690db6": BuiltIn(
         "private",
         "64d011d6472ed83d3dc108735c203f32a5b729cb70f224dcdfae26eb337b517f",
         "all 60,000 images of the training split of Fashion-MNIST",
         "b9b6cb97a1afd132c6fbe08d5cc457a0270f6587d7281a15e5e50c627f9a0aff",
     ),
-    "988d867721f4a60d9d03c887a1486c784b01f4414a3dbba38dc30ce3b7c5aa37": BuiltIn(
+    "123e76e37937ecbcbb7e87fa9cffac9cc580d1ab46cf9aacf864d12a04b54429": BuiltIn(
         "private-eps1",
         "febe46f9f1d8bccc43f3223106eb89b92200d08d21617a55e52c38087f1450c5",
         "60,000 images of Fashion-MNIST, training split",
         "6988409df0e59e93745386d506f543b2dbed4be914b2ed7cbf39db0db8128cf2",
     ),
-    "27f86167a59d385e3e646b993267be4cdeb343834232e10b1ba4df05a85e0eb8": BuiltIn(
+    "c5807fb544cc0d4c8e4f7a007ce9819ec8a01d32e1a72e67c8d4908d46dcd8df": BuiltIn(
         "conditional",
         "74fe8c92a0714069e900638f415a748dfa151fd030d519416c8973732ef94fb0",
         "60,000 images of the public Fashion-MNIST, training split",
@@ -51,23 +54,27 @@ BUILT_IN = {  # by the checkpoint's SHA-256
         "64d011d6472ed83d3dc108735c203f32a5b729cb70f224dcdfae26eb337b517f",
         "all 60,000 images of the training split of Fashion-MNIST",
         "b9b6cb97a1afd132c6fbe08d5cc457a0270f6587d7281a15e5e50c627f9a0aff",
+        arithmetic=FLOAT32,
     ),
     "644198d3b7ec39b5d028e8ef658c2861596d17e93529b111a55fb896f6ca8a36": BuiltIn(
         "private-eps1 of 0.2.0",
         "febe46f9f1d8bccc43f3223106eb89b92200d08d21617a55e52c38087f1450c5",
         "60,000 images of Fashion-MNIST, training split",
         "6988409df0e59e93745386d506f543b2dbed4be914b2ed7cbf39db0db8128cf2",
+        arithmetic=FLOAT32,
     ),
     "ba477c03ac36a9b4895cab6751fb1d0a3d19dabede540cc8fc44bcd459ba99a0": BuiltIn(
         "conditional of 0.2.0",
         "74fe8c92a0714069e900638f415a748dfa151fd030d519416c8973732ef94fb0",
         "60,000 images of the public Fashion-MNIST, training split",
+        arithmetic=FLOAT32,
     ),
     "5572f0dbe44d76fec59cd8a087b41817ed0bc639d3d20ce868813e7a4fba7341": BuiltIn(
         "private of 0.1.0",
         "7bd613fe847d4ef0b060de73ee8f1873a2ac1182bce070710920ad85e910ea01",
         "60,000 images of Fashion-MNIST, training split",
         "83cf3a84967b73c9ae7441b4f661f477b59322587d716e4804ef9353c110ed70",
+        arithmetic=FLOAT32,
     ),
 }
 

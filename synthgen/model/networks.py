@@ -141,6 +141,18 @@ def set_integers(model: keras.Model, generator: IntegerGenerator, latent_scale: 
     model.set_weights([array.astype(np.float32) for array in weights])
 
 
+def in_keras_layers(model: keras.Model) -> keras.Model:
+    """The same model in layers of Keras alone: its file loads where synthgen is not installed."""
+
+    def plain(layer: keras.Layer) -> keras.Layer:
+        kind = layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=plain)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def _unit_norm(bias: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
     """The weights of a batch norm that only adds a bias: gamma, beta, mean, variance."""
     one, zero = np.ones_like(bias), np.zeros_like(bias)

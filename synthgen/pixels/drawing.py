@@ -53,6 +53,7 @@ class _Chunked:
     """What both backends share: chunks of one shape, one at a time, on one thread."""
 
     name: str
+    _latent_kind = "int8"
 
     def __init__(self, dense: Reals, classes: Reals, stages: list[Doubling], last: ConvolutionToOne) -> None:
         # The bias of a class is the weight of one more input, which is 1 for that class. Each pixel is one product.
@@ -66,7 +67,7 @@ class _Chunked:
         self._pools = ThreadpoolController()  # products are too small to share; shared ones may round otherwise
 
     def __call__(self, latents: Latents, labels: npt.NDArray[np.uint8] | None) -> Images:
-        expect_inputs(latents, labels, self._latent_size, self._classes)
+        expect_inputs(latents, labels, self._latent_size, self._classes, self._latent_kind)
         images = np.empty((len(latents), IMAGE_SIDE, IMAGE_SIDE), np.uint8)
         classes = np.arange(self._classes)[:, None]
         quiet = np.errstate(over="ignore", invalid="ignore")  # where exp is infinite, the pixel is 0
@@ -88,6 +89,7 @@ class FloatBackend(_Chunked):
     """See ``Backend``; ``model.networks.build_generator`` makes the same in Keras."""
 
     name = "numpy, float32"
+    _latent_kind = "float32"
 
     def __init__(self, folded: Folded) -> None:
         stages, side = [], STEM_SIDE
@@ -145,7 +147,9 @@ class NumpyBackend(_Chunked):
         return grey_table().take(places)
 
 
-def expect_inputs(latents: Latents, labels: npt.NDArray[np.uint8] | None, size: int, classes: int) -> None:
+def expect_inputs(
+    latents: Latents, labels: npt.NDArray[np.uint8] | None, size: int, classes: int, kind: str = "int8"
+) -> None:
     """Raise UsageError unless latents and labels fit a generator; see ``Backend``."""
     if latents.ndim != 2 or latents.shape[1] != size:
         raise UsageError(f"latents of shape {latents.shape}: expected (N, {size})")
@@ -158,6 +162,9 @@ def expect_inputs(latents: Latents, labels: npt.NDArray[np.uint8] | None, size: 
         raise UsageError(f"labels of shape {labels.shape}: expected ({len(latents)},), one for each latent")
     if labels is not None and not ((labels >= 0) & (labels < NUM_CLASSES)).all():
         raise UsageError(f"labels from {labels.min()} to {labels.max()}: expected 0 to {NUM_CLASSES - 1}")
+    if latents.dtype != kind or (labels is not None and labels.dtype != np.uint8):
+        found = latents.dtype if labels is None else f"{latents.dtype}, labels {labels.dtype}"
+        raise UsageError(f"latents {found}: expected latents {kind}, and labels, if any, uint8")
 
 
 def _settling(layer: Layer, shape: tuple[int, ...]) -> Callable[[Floats], Floats]:

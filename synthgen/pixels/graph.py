@@ -16,19 +16,20 @@ from onnx import TensorProto, helper, numpy_helper
 from synthgen.fashion import IMAGE_SIDE
 from synthgen.pixels.folded import LEAKY_SLOPE, STEM_SIDE
 from synthgen.pixels.integers import IntegerGenerator, Layer
-from synthgen.pixels.layers import phase_kernel
+from synthgen.pixels.layers import row_kernels
 from synthgen.pixels.tables import LATENT_LIMIT, LOGIT_LIMIT, grey_table
 
 _OPSET, _IR_VERSION = 17, 8
 _CONTRIB = "com.microsoft"  # onnxruntime's own operators: convolutions with channels last, and 8-bit leaky ReLU
+_PIECE = 7  # pixels; longer ones multiply by more zeros, shorter ones are more to copy
 _LATENT_ZERO = LATENT_LIMIT + 1  # latents as unsigned bytes
 
 
-def onnx_model(generator: IntegerGenerator) -> onnx.ModelProto:
+def onnx_model(generator: IntegerGenerator, *, grey: bool = True) -> onnx.ModelProto:
     """The graph of a generator.
 
     Its inputs are ``latents``, int8 (N, latent size), and for a conditional generator ``labels``, uint8 (N,); its
-    output is ``images``, uint8 (N, 28, 28).
+    output is ``images``, uint8 (N, 28, 28), or without ``grey`` the pixels' places in the grey table, int32.
     """
     graph = _Graph()
     labelled, before, side = generator.classes > 1, generator.dense, STEM_SIDE
@@ -36,11 +37,14 @@ def onnx_model(generator: IntegerGenerator) -> onnx.ModelProto:
     for layer in generator.stages:
         hidden = graph.stage(hidden, layer, before, side)
         before, side = layer, 2 * side
-    graph.image(hidden, generator.last, before)
+    places = graph.image(hidden, generator.last, before)
+    if grey:
+        graph.grey(places)
     inputs = [helper.make_tensor_value_info("latents", TensorProto.INT8, ["N", generator.latent_size])]
     if labelled:
         inputs.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, ["N"]))
-    output = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", IMAGE_SIDE, IMAGE_SIDE])
+    name, kind = ("images", TensorProto.UINT8) if grey else (places, TensorProto.INT32)
+    output = helper.make_tensor_value_info(name, kind, ["N", IMAGE_SIDE, IMAGE_SIDE])
     return helper.make_model(
         helper.make_graph(graph.nodes, "synthgen", inputs, [output], graph.constants),
         opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(_CONTRIB, 1)],
@@ -84,50 +88,75 @@ class _Graph:
         return self._activated(pixels, layer)
 
     def stage(self, hidden: str, layer: Layer, before: Layer, side: int) -> str:
-        """All four phases as the channels of one convolution, then each at its pixel."""
-        kernel, pads, grid = phase_kernel(layer.weights, side)
-        filters = layer.weights.shape[2]
-        phases = self.add(
-            "QLinearConv",
-            *(hidden, self._one(), self._number(-before.lowest, np.uint8)),
-            *(self.constant(kernel, np.int8), self._scale(np.tile(layer.shift, 4))),
-            self.constant(np.zeros(4 * filters), np.int8),
-            *(self._one(), self._number(-layer.low, np.uint8)),
-            self.constant(np.tile(layer.bias, 4), np.int32),
-            domain=_CONTRIB,
-            channels_last=1,
-            pads=pads,
-        )
-        apart = self._reshaped(phases, -1, grid, grid, 2, 2, filters)
-        whole = self._reshaped(self.add("Transpose", apart, perm=[0, 1, 3, 2, 4, 5]), -1, 2 * grid, 2 * grid, filters)
-        if grid > side:  # phase 1 comes first, and its first pixels lie before the image
-            first, stop, axes = ([1, 1], [2 * grid - 1] * 2, [1, 2])
-            whole = self.add("Slice", whole, *(self.constant(numbers, np.int64) for numbers in (first, stop, axes)))
-        return self._activated(whole, layer)
+        """The even and the odd rows of pixels, each by a convolution, and then one after the other."""
+        kernels, extra = row_kernels(layer.weights)
+        filters, columns = layer.weights.shape[2], side + extra
+        rows = []
+        for kernel, pads in kernels:
+            found = self.add(
+                "QLinearConv",
+                *(hidden, self._one(), self._number(-before.lowest, np.uint8)),
+                *(self.constant(kernel, np.int8), self._scale(np.tile(layer.shift, 2))),
+                self.constant(np.zeros(2 * filters), np.int8),
+                *(self._one(), self._number(-layer.low, np.uint8)),
+                self.constant(np.tile(layer.bias, 2), np.int32),
+                domain=_CONTRIB,
+                channels_last=1,
+                pads=pads,
+            )
+            rows.append(self._reshaped(found, -1, side, 1, 2 * columns * filters))
+        whole = self.add("Concat", *rows, axis=2)
+        if extra:
+            whole = self._sliced(whole, filters, (2 * columns - 1) * filters)
+        return self._activated(self._reshaped(whole, -1, 2 * side, 2 * side, filters), layer)
 
-    def image(self, hidden: str, layer: Layer, before: Layer) -> None:
-        """A row of pixels times one banded matrix is what it adds to the three rows of logits around it."""
-        zero = self._number(-before.lowest, np.uint8)
-        rows = self._reshaped(hidden, -1, IMAGE_SIDE, IMAGE_SIDE * layer.weights.shape[3])
+    def image(self, hidden: str, layer: Layer, before: Layer) -> str:
+        """The places of the logits in the grey table, int32 (N, 28, 28).
+
+        Pieces of a row, with a pixel more on either side, times one banded matrix are what they add to the three rows
+        of logits around them.
+        """
+        zero, channels = self._number(-before.lowest, np.uint8), layer.weights.shape[3]
+        edges = self.constant([0, 0, channels, 0, 0, channels], np.int64)
+        rows = self.add("Pad", self._reshaped(hidden, -1, IMAGE_SIDE, IMAGE_SIDE * channels), edges, zero)
+        pieces = [
+            self._reshaped(
+                self._sliced(rows, x * channels, (x + _PIECE + 2) * channels),
+                -1,
+                IMAGE_SIDE,
+                1,
+                (_PIECE + 2) * channels,
+            )
+            for x in range(0, IMAGE_SIDE, _PIECE)
+        ]
+        windows = self.add("Concat", *pieces, axis=2)
         plain, positive = (self.constant(banded_kernel(weights), np.int8) for weights in layer.weights)
         sums = self.add(
             "Add",
-            self.add("MatMulInteger", rows, plain, zero),
-            self.add("MatMulInteger", self.add("Max", rows, zero), positive, zero),
+            self.add("MatMulInteger", windows, plain, zero),
+            self.add("MatMulInteger", self.add("Max", windows, zero), positive, zero),
         )
         logits = self.constant(layer.bias, np.int32)
         for u, part in enumerate(self._split(sums, 3)):
+            part = self._reshaped(part, -1, IMAGE_SIDE, IMAGE_SIDE)
             pads = self.constant([0, u - 1, 0, 0, 1 - u, 0], np.int64)
             logits = self.add("Add", logits, part if u == 1 else self.add("Pad", part, pads))
         quotients = self.add("Round", self._quotients(logits, layer.shift))
         limits = (self._number(limit, np.float32) for limit in (-LOGIT_LIMIT, LOGIT_LIMIT - 1))
         places = self.add("Cast", self.add("Clip", quotients, *limits), to=TensorProto.INT32)
-        places = self.add("Add", places, self._number(LOGIT_LIMIT, np.int32))
+        return self.add("Add", places, self._number(LOGIT_LIMIT, np.int32))
+
+    def grey(self, places: str) -> None:
+        """Look places up."""
         self.add("Gather", self.constant(grey_table(), np.uint8), places, axis=0, result="images")
+
+    def _sliced(self, values: str, first: int, stop: int) -> str:
+        """Part of the last axis."""
+        return self.add("Slice", values, *(self.constant([number], np.int64) for number in (first, stop, -1)))
 
     def _split(self, values: str, parts: int) -> list[str]:
         names = [f"part_{len(self.nodes)}_{i}" for i in range(parts)]
-        self.nodes.append(helper.make_node("Split", [values], names, axis=2))
+        self.nodes.append(helper.make_node("Split", [values], names, axis=-1))
         return names
 
     def _activated(self, whole: str, layer: Layer) -> str:
@@ -159,9 +188,11 @@ class _Graph:
 
 
 def banded_kernel(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    """The last kernel, int8 (3, 3, in), as what a row of pixels adds to three rows: int8 (28 · in, 3 · 28)."""
-    bands = np.zeros((IMAGE_SIDE, weights.shape[2], 3, IMAGE_SIDE), np.int8)
-    for x, (u, v) in itertools.product(range(IMAGE_SIDE), np.ndindex(3, 3)):
-        if 0 <= x + v - 1 < IMAGE_SIDE:
-            bands[x, :, u, x + v - 1] = weights[u, v]
-    return bands.reshape(-1, 3 * IMAGE_SIDE)
+    """The last kernel, int8 (3, 3, in), as what a piece of a row adds to three rows: int8 (9 · in, 3 · 7).
+
+    The piece has a pixel more on either side than what it adds to.
+    """
+    bands = np.zeros((_PIECE + 2, weights.shape[2], 3, _PIECE), np.int8)
+    for x, (u, v) in itertools.product(range(_PIECE), np.ndindex(3, 3)):
+        bands[x + 2 - v, :, u, x] = weights[u, v]
+    return bands.reshape(-1, 3 * _PIECE)

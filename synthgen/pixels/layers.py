@@ -6,6 +6,7 @@ processor's cache.
 """
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -103,33 +104,40 @@ def taps(size: int, phase: int) -> dict[int, int]:
     return {u: (phase + before - u) // 2 for u in range(size) if (phase + before - u) % 2 == 0}
 
 
-def phase_kernel(weights: npt.NDArray[np.int8], side: int) -> tuple[npt.NDArray[np.int8], list[int], int]:
-    """A doubling kernel as an ordinary convolution whose channels are the four phases.
+class RowKernel(NamedTuple):
+    """The pixels of every second row of a doubling layer's output, as an ordinary convolution; see ``row_kernels``."""
+
+    kernel: npt.NDArray[np.int8]  # (2 · out, in, rows, columns)
+    pads: list[int]  # top, left, bottom, right
+
+
+def row_kernels(weights: npt.NDArray[np.int8]) -> tuple[tuple[RowKernel, RowKernel], int]:
+    """A doubling kernel as two ordinary convolutions: of the even rows and of the odd rows of its output.
+
+    Each makes two neighbouring pixels at once, as channels (pixel, out), so that its result is rows of pixels in order.
 
     Args:
         weights: int8 (k, k, out, in), as Keras has it.
-        side: rows and columns of the input.
 
     Returns:
-        The kernel, int8 (4 · out, in, r, r); the padding, top, left, bottom, right; rows and columns of the result. If
-        these are one more than the input's, phase 1 comes before phase 0, and its first pixels lie before the image.
+        Both convolutions, and 0 or 1: by how many columns their results are wider than their input. If 1, the first and
+        the last pixel of each row lie outside the image.
     """
     size, _, filters, channels = weights.shape
     inputs = [taps(size, phase) for phase in (0, 1)]
     first = [min(phase.values(), default=0) for phase in inputs]
-    reach = max(max(phase.values(), default=0) - low + 1 for phase, low in zip(inputs, first, strict=True))
+    stop = [max(phase.values(), default=0) + 1 for phase in inputs]
     extra = first[1] - first[0]
-    kernel = np.zeros((2, 2, filters, channels, reach, reach), np.int8)
-    for (a, b), (u, v) in itertools.product(np.ndindex(2, 2), np.ndindex(size, size)):
-        if u in inputs[a] and v in inputs[b]:
-            place = (1 - a, 1 - b) if extra else (a, b)
-            kernel[*place, :, :, inputs[a][u] - first[a], inputs[b][v] - first[b]] = weights[u, v]
-    before = -first[0]
-    return (
-        kernel.reshape(4 * filters, channels, reach, reach),
-        [before] * 2 + [extra + reach - 1 - before] * 2,
-        side + extra,
-    )
+    width = max(stop[0] - first[0], stop[1] - first[1])
+    kernels = []
+    for a in (0, 1):
+        kernel = np.zeros((2, filters, channels, stop[a] - first[a], width), np.int8)
+        for (u, d), b in itertools.product(inputs[a].items(), (0, 1)):
+            for v, e in inputs[b].items():
+                kernel[1 - b if extra else b, :, :, d - first[a], e - first[b]] = weights[u, v]
+        pads = [-first[a], -first[0], stop[a] - 1, extra + width - 1 + first[0]]
+        kernels.append(RowKernel(kernel.reshape(2 * filters, *kernel.shape[2:]), pads))
+    return (kernels[0], kernels[1]), extra
 
 
 def float32(array: npt.NDArray[np.floating]) -> Floats:

@@ -9,6 +9,7 @@ from synthgen.index import pieces
 from synthgen.pixels.drawing import Latents, expect_inputs
 from synthgen.pixels.graph import onnx_model
 from synthgen.pixels.integers import IntegerGenerator
+from synthgen.pixels.tables import grey_table
 
 _CHUNK = 128  # images; memory for more is no faster
 
@@ -24,7 +25,7 @@ class OnnxBackend:
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # processes share the processors
         options.log_severity_level = 3  # errors
         self._session = onnxruntime.InferenceSession(
-            onnx_model(generator).SerializeToString(), options, providers=["CPUExecutionProvider"]
+            onnx_model(generator, grey=False).SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
     def __call__(self, latents: Latents, labels: npt.NDArray[np.uint8] | None) -> Images:
@@ -32,5 +33,6 @@ class OnnxBackend:
         images = np.empty((len(latents), IMAGE_SIDE, IMAGE_SIDE), np.uint8)
         for piece in pieces(len(latents), _CHUNK):
             inputs = {"latents": latents[piece]} | ({} if labels is None else {"labels": labels[piece]})
-            (images[piece],) = self._session.run(None, inputs)
+            (places,) = self._session.run(None, inputs)
+            grey_table().take(places, out=images[piece], mode="clip")  # onnxruntime's Gather takes ten times as long
         return images

@@ -16,9 +16,9 @@ from synthgen.pixels.integers import LEVELS, MAX_SHIFT, SUM_LIMIT, WEIGHT_LIMIT,
 from synthgen.pixels.layers import Floats, taps
 from synthgen.pixels.tables import LATENT_LIMIT, LOGIT_SCALE
 
-_LOW = -100  # of every layer: after the leaky ReLU, the room below zero counts a fifth
+_LOW = -112  # of every layer: after the leaky ReLU, the room below zero counts a fifth
 _TRIES = np.geomspace(0.7, 4.0, 15)  # scales, in units of the one that clips nothing
-_ROWS = 5_000  # output pixels of each phase, on which scales are tried
+_ROWS, _VALUES = 20_000, 8_000_000  # output pixels, of each phase, on which scales are tried, and most inputs of all
 _DAMPING = 0.01  # of the inputs' second moments, which keeps weights of rare inputs near their own values
 _EVEN = 0.05  # of the mean importance of a pixel, which every pixel has
 _SEED = 12  # of the choice of these pixels
@@ -36,14 +36,17 @@ def quantise(
         latent_scale: the integer that stands for a latent of 1.0.
 
     Raises:
-        ValueError: the weights are so large, or differ so much in size, that no scale serves them.
+        ValueError: the weights are so large that they draw no numbers, or differ so much in size that no scale serves
+            them.
     """
-    fitting = _Fitting(folded, latents.astype(np.float32) / np.float32(latent_scale), labels)
-    dense = fitting.dense(folded, latents.astype(np.float32), latent_scale)
-    (kernel, bias), (second_kernel, second_bias) = folded.stages
-    first = fitting.stage(kernel, bias, activates=True)
-    second = fitting.stage(second_kernel, second_bias, activates=False)
-    return IntegerGenerator(dense=dense, stages=(first, second), last=fitting.last(folded.last, folded.last_bias))
+    with np.errstate(all="ignore"):  # what is no number in the end is refused
+        fitting = _Fitting(folded, latents.astype(np.float32) / np.float32(latent_scale), labels)
+        dense = fitting.dense(folded, latents.astype(np.float32), latent_scale)
+        (kernel, bias), (second_kernel, second_bias) = folded.stages
+        first = fitting.stage(kernel, bias, activates=True)
+        second = fitting.stage(second_kernel, second_bias, activates=False)
+        last = fitting.last(folded.last, folded.last_bias)
+    return IntegerGenerator(dense=dense, stages=(first, second), last=last)
 
 
 class _Fitting:
@@ -52,10 +55,9 @@ class _Fitting:
     def __init__(self, folded: Folded, latents: Floats, labels: npt.NDArray[np.uint8] | None) -> None:
         self._random = np.random.Generator(np.random.Philox(_SEED))
         self._places = np.zeros(len(latents), np.int64) if labels is None else labels.astype(np.int64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            logits = _logits(folded, latents, self._places)
+        logits = _logits(folded, latents, self._places)
         if not np.isfinite(logits).all():
-            raise ValueError("the weights are so large that it draws no numbers; train it anew")
+            raise ValueError("the weights are so large that they draw no numbers; train it anew")
         self._importance = _importance(logits)
         self._real: Floats  # activations of the real generator, (N, side, side, channels)
         self._whole: Floats  # those of the integers
@@ -95,7 +97,8 @@ class _Fitting:
         """Scales and shifts are of output channels; the biases take up the mean error."""
         weights = kernel / self._scale  # what one integer step of an input adds
         phases, positions = list(_phases(kernel.shape[0])), self._whole[..., 0].size
-        chosen = self._random.choice(positions, min(_ROWS, positions), replace=False)
+        rows = min(_ROWS, _VALUES // max(len(phase) * kernel.shape[3] for phase in phases), positions)
+        chosen = self._random.choice(positions, rows, replace=False)
         inputs = [_windows(self._whole, phase).reshape(positions, -1)[chosen] for phase in phases]
         shown = bias.astype(np.float32)
         reals = [
@@ -143,12 +146,16 @@ class _Fitting:
         self._limit = layer.largest
 
     def last(self, kernel: Reals, bias: float) -> Layer:
-        """Its scale is given: an output integer is a logit of 1 / 128. The leaky ReLU before it is in its weights."""
+        """An output integer is a logit of 1 / 128. The leaky ReLU before it is in its weights.
+
+        Where weights are too large for that, logits become smaller: nearly all pixels are black or white all the same.
+        """
         both = np.stack([kernel * LEAKY_SLOPE, kernel * (1 - LEAKY_SLOPE)]) / self._scale
-        weights, scale = both.reshape(-1, 1), np.array([float(LOGIT_SCALE)])
+        weights = both.reshape(-1, 1)
+        scale = np.minimum(float(LOGIT_SCALE), _roof(np.abs(weights).max(0)))
         shift = _shifts(weights, scale, np.array([abs(bias)]), self._limit)
         unit, channels = scale * 2.0**shift, kernel.shape[2]
-        chosen = self._random.choice(self._whole[..., 0].size, 4 * _ROWS, replace=False)
+        chosen = self._random.choice(self._whole[..., 0].size, _ROWS, replace=False)
         parts = [_windows(h, _LAST).reshape(-1, 9 * channels)[chosen] for h in _parts(self._whole)]
         real = _windows(_activated(self._real), _LAST).reshape(-1, 9 * channels)[chosen]
         inputs, target = np.concatenate(parts, axis=1), (real @ kernel.reshape(-1, 1) + bias) * unit
@@ -247,7 +254,8 @@ def _importance(logits: Floats) -> dict[int, Floats]:
         wide = np.pad(maps[side], ((0, 0), (1, 1), (1, 1)))
         side //= 2
         maps[side] = np.sum([wide[:, u : u + 2 * side : 2, v : v + 2 * side : 2] for u, v in np.ndindex(4, 4)], axis=0)
-    return {side: (found / found.mean() + _EVEN).astype(np.float32) for side, found in maps.items()}
+    # Where all pixels are white, none matters.
+    return {side: (found / max(found.mean(), 1e-30) + _EVEN).astype(np.float32) for side, found in maps.items()}
 
 
 def _by_phase(pixels: Floats) -> Floats:
@@ -291,6 +299,8 @@ def _roof(largest: Reals) -> Reals:
 
 
 def _layer(whole: Reals, bias: Reals, shift: Reals, low: int = _LOW, activates: bool = True) -> Layer:
+    if not ((np.abs(whole) <= WEIGHT_LIMIT).all() and (np.abs(bias) < SUM_LIMIT).all()):  # or they are no numbers
+        raise ValueError("the weights differ so much in size that no scale serves them; train it anew")
     return Layer(
         weights=whole.astype(np.int8),
         bias=bias.astype(np.int32),

@@ -18,7 +18,7 @@ from synthgen.index import pieces
 from synthgen.pixels.drawing import Latents, expect_inputs
 from synthgen.pixels.folded import LEAKY_SLOPE, STEM_SIDE, Reals
 from synthgen.pixels.integers import LEVELS, IntegerGenerator, Layer
-from synthgen.pixels.layers import float32, phase_kernel
+from synthgen.pixels.layers import float32, row_kernels
 from synthgen.pixels.tables import LOGIT_LIMIT, grey_table
 
 _CHUNK = {"CPU": 32, "GPU": 1024}  # images drawn at once, by kind of device
@@ -75,7 +75,7 @@ def _found(device: str) -> Any:
         if found.name.lower().endswith(f"device:{kind.lower()}:{number or 0}"):
             return found
     names = ", ".join(found.name.partition("device:")[2].lower() for found in there)
-    raise UsageError(f"device '{device:.80}': TensorFlow finds only {names}")
+    raise UsageError(f"device {device!r:.80}: TensorFlow finds only {names}")
 
 
 def _drawing(generator: IntegerGenerator, chunk: int) -> Callable[..., Any]:
@@ -103,20 +103,25 @@ def _drawing(generator: IntegerGenerator, chunk: int) -> Callable[..., Any]:
 
 
 def _doubling(layer: Layer, side: int) -> Callable[[Any], Any]:
-    """The four phases of a doubling layer as one product, then each at its pixel."""
-    kernel, (top, left, bottom, right), grid = phase_kernel(layer.weights, side)
-    reach, filters = kernel.shape[2], layer.weights.shape[2]
-    matrix = kernel.transpose(2, 3, 1, 0).reshape(-1, 4 * filters)  # row, column, in; out
-    products = float32(matrix.astype(np.float64) * np.tile(0.5 ** layer.shift.astype(np.float64), 4))
-    bias = float32(np.tile(layer.scaled_bias, 4))
+    """The even and the odd rows of a doubling layer, each as one product, and then one after the other."""
+    kernels, extra = row_kernels(layer.weights)
+    filters, columns = layer.weights.shape[2], side + extra
+    scale, bias = np.tile(0.5 ** layer.shift.astype(np.float64), 2), float32(np.tile(layer.scaled_bias, 2))
+    matrices = []
+    for kernel, _ in kernels:
+        matrix = kernel.transpose(2, 3, 1, 0).reshape(-1, 2 * filters)  # row, column, in; pixel, out
+        matrices.append(float32(matrix.astype(np.float64) * scale))
 
     def double(hidden: Any) -> Any:
-        framed = tf.pad(hidden, [[0, 0], [top, bottom], [left, right], [0, 0]])
-        windows = [framed[:, u : u + grid, v : v + grid] for u, v in np.ndindex(reach, reach)]
-        sums = tf.tensordot(tf.concat(windows, -1), products, 1) + bias
-        apart = tf.transpose(tf.reshape(sums, (-1, grid, grid, 2, 2, filters)), (0, 1, 3, 2, 4, 5))
-        whole = tf.reshape(apart, (-1, 2 * grid, 2 * grid, filters))
-        return whole[:, 1:-1, 1:-1] if grid > side else whole  # see ``phase_kernel``
+        rows = []
+        for (kernel, (top, left, bottom, right)), matrix in zip(kernels, matrices, strict=True):
+            framed = tf.pad(hidden, [[0, 0], [top, bottom], [left, right], [0, 0]])
+            places = np.ndindex(kernel.shape[2:])
+            windows = tf.concat([framed[:, u : u + side, v : v + columns] for u, v in places], -1)
+            sums = tf.tensordot(windows, matrix, 1) + bias
+            rows.append(tf.reshape(sums, (-1, side, 1, 2 * columns, filters)))
+        whole = tf.reshape(tf.concat(rows, 2), (-1, 2 * side, 2 * columns, filters))
+        return whole[:, :, 1:-1] if extra else whole
 
     return double
 

@@ -80,6 +80,8 @@ def card(manifests: Sequence[Manifest]) -> str:
                 for manifest in manifests
             ),
             "",
+            first.reproducibility,
+            "",
             "`manifest.json` records the rest, with the SHA-256 of every file; `synthgen verify` checks them. "
             "`croissant.json` says the same to machines.",
             "",

@@ -7,7 +7,7 @@ from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES
 from synthgen.files import sha256_of_json
 from synthgen.index import MAX_INDEX, MAX_SEED, MAX_SHARDS
-from synthgen.model.claims import expect_possible_claim
+from synthgen.model.claims import BUILT_IN, expect_possible_claim
 from synthgen.model.recipe import Recipe
 from synthgen.sets.records import expect
 
@@ -28,6 +28,9 @@ def expect_consistent(manifest: Any) -> None:
         "no name or SHA-256 of a checkpoint",
     )
     expect_possible_claim(manifest.checkpoint.sha256, Recipe.from_dict(manifest.checkpoint.recipe), manifest.privacy)
+    known = BUILT_IN.get(manifest.checkpoint.sha256)
+    same = known is None or known.arithmetic == manifest.checkpoint.arithmetic
+    expect(same, "its arithmetic is not that of the built-in checkpoint")
     expect(0 <= manifest.seed <= MAX_SEED, f"seed {manifest.seed} is out of range")
     expect(manifest.split in ("train", "test"), f"split {manifest.split!r}")
     expect(manifest.start >= 0 and manifest.count >= 1, f"start {manifest.start}, count {manifest.count}")

@@ -154,6 +154,7 @@ def _activity(manifest: Manifest) -> dict[str, Any]:
         "start": str(manifest.start),
         "count": str(manifest.count),
         "labels": manifest.labels,
+        "reproducibility": manifest.reproducibility,
         "privacy guarantee": manifest.privacy.guarantee,
     }
     if (proof := manifest.privacy.proof) is not None:

@@ -11,7 +11,7 @@ from synthgen.errors import UsageError
 from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
 from synthgen.formats.base import Run
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
-from synthgen.model.claims import BUILT_IN, origin_words
+from synthgen.model.claims import BUILT_IN, INTEGERS, origin_words
 from synthgen.model.sampling import Sampler
 from synthgen.sets.manifest import MANIFEST_NAME, Manifest, load_manifests
 from synthgen.sets.reading import claimed_by, read_set
@@ -85,6 +85,8 @@ def _describe_set(manifests: Sequence[Manifest]) -> dict[str, str]:
         **described,
         "labels": first.labels,
         "checkpoint": _named(first.checkpoint.name, first.checkpoint.sha256),
+        "pixels": _described_pixels(first.checkpoint.arithmetic),
+        "drawn with": _drawn_with(first),
         "privacy": first.privacy.sentence,
         "claimed by": claimed_by(first),
         **dict(first.privacy.facts()),
@@ -95,6 +97,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
     training, recipe = checkpoint.training, checkpoint.recipe
     return {
         "checkpoint": _named(checkpoint.name, checkpoint.sha256),
+        "pixels": _described_pixels(checkpoint.arithmetic),
         "recipe": f'{recipe.name}, which says of itself: "{_shortened(recipe.description)}"',
         "labels": "ten classes" if recipe.conditional else "none: unconditional",
         "training": _describe_training(training),
@@ -107,6 +110,18 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _named(name: str, sha256: str) -> str:
     return f"{name} {sha256} ({origin_words(sha256)})"
+
+
+def _described_pixels(arithmetic: str) -> str:
+    if arithmetic == INTEGERS:
+        return "exact integers: the same on every machine (docs/pixels.md)"
+    return "float32: they depend on software and processor"
+
+
+def _drawn_with(manifest: Manifest) -> str:
+    made_with = manifest.made_with
+    drew = made_with.get("backend") or f"synthgen {made_with.get('synthgen', '?')}"  # float sets name no backend
+    return f'"{_shortened(drew)}", says the manifest'
 
 
 def _shortened(text: str) -> str:

@@ -21,6 +21,7 @@ from synthgen.files import (
     sha256_of_json,
 )
 from synthgen.index import MAX_SHARDS, LabelRule, pieces
+from synthgen.model.claims import FLOAT32, INTEGERS
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.consistency import expect_consistent, is_sha256
 from synthgen.sets.records import expect, record_of, records_of, texts_of
@@ -37,6 +38,12 @@ DIGEST_METHOD = (
     "SHA-256 over the SHA-256 of every block (the images that share id // 256, in order of id), "
     "an image counting as its label byte (255: unlabelled) and its 784 pixels row by row"
 )
+REPRODUCIBILITY = {  # by the checkpoint's arithmetic
+    INTEGERS: "Image i is a function of the checkpoint's integers, the seed, the label rule and i alone "
+    "(docs/pixels.md): every machine and every version draws the same pixels.",
+    FLOAT32: "Image i is a function of the checkpoint's float32 weights, the seed, the label rule and i, and of "
+    "rounding: the same pixels come from the software and the processor that manifest.json names in made_with.",
+}
 _SEAL = "manifest_sha256"
 _MAX_VALUES_PER_SHARD = 100  # in a list of shards; a shard of two files has about 20
 _MAX_MANIFEST_BYTES = 64 << 20  # 64 MiB
@@ -86,6 +93,7 @@ class CheckpointRecord:
     sha256: str
     recipe: dict[str, Any]
     recipe_sha256: str
+    arithmetic: str  # ``integers``, or ``float32``: that of all checkpoints of synthgen 0.1 and 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +125,11 @@ class Manifest:
         """Which label each image has."""
         return LabelRule.recorded(self.labels)
 
+    @property
+    def reproducibility(self) -> str:
+        """What its pixels depend on, in one sentence."""
+        return REPRODUCIBILITY[self.checkpoint.arithmetic]
+
     def files(self) -> list[FileRecord]:
         """Every file whose hash the manifest holds."""
         return [*(file for shard in self.shards for file in shard.files), *self.sidecars, *self.shard_lists]
@@ -129,6 +142,7 @@ class Manifest:
             "schema_version": LISTED_SCHEMA_VERSION if self.shard_lists else SCHEMA_VERSION,
             "class_names": list(CLASS_NAMES),
             "digest_method": DIGEST_METHOD,
+            "reproducibility": self.reproducibility,
             **{name: value for name, value in asdict(whole).items() if name != left_out},
             "privacy": self.privacy.to_dict(),
         }
@@ -247,7 +261,8 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
     expect(readable, f"schema_version {version!r:.80}; this version reads {known[0]} and {known[1]}")
     expect(document.get("class_names") == list(CLASS_NAMES), "class_names are not Fashion-MNIST's")
     expect(document.get("digest_method") == DIGEST_METHOD, "digest_method is unknown")
-    body = {k: v for k, v in document.items() if k not in ("schema_version", "class_names", "digest_method", _SEAL)}
+    derived = ("schema_version", "class_names", "digest_method", "reproducibility", _SEAL)
+    body = {k: v for k, v in document.items() if k not in derived}
     if version == LISTED_SCHEMA_VERSION:
         expect("shards" not in body and bool(body.get("shard_lists")), "its shards are not in lists")
         lists = records_of(_file_record, body["shard_lists"])
@@ -262,7 +277,7 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
     manifest: Manifest = record_of(
         Manifest,
         body,
-        checkpoint=lambda value: record_of(CheckpointRecord, value),
+        checkpoint=_checkpoint_record,
         privacy=PrivacyStatement.from_dict,
         made_with=texts_of,
         class_counts=_integers,
@@ -270,8 +285,18 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
         sidecars=lambda value: records_of(_file_record, value),
         shard_lists=lambda value: records_of(_file_record, value),
     )
+    said = manifest.reproducibility if "arithmetic" in body["checkpoint"] else None  # synthgen 0.1 and 0.2 said nothing
+    expect(document.get("reproducibility") == said, "reproducibility is not that of its checkpoint's arithmetic")
     expect_consistent(manifest)
     return manifest
+
+
+def _checkpoint_record(value: Any) -> CheckpointRecord:
+    if isinstance(value, dict):
+        value = {"arithmetic": FLOAT32, **value}
+    record: CheckpointRecord = record_of(CheckpointRecord, value)
+    expect(record.arithmetic in REPRODUCIBILITY, f"arithmetic {record.arithmetic!r:.80}")
+    return record
 
 
 def _listed_shards(record: FileRecord, data: bytes | None) -> list[Any]:

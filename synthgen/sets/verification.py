@@ -19,7 +19,7 @@ from synthgen.model.checkpoint import Checkpoint, builtin_checkpoints, load_chec
 from synthgen.model.claims import BUILT_IN
 from synthgen.model.recipe import Recipe
 from synthgen.model.sampling import Sampler, loaded_generator
-from synthgen.pixels.backends import expect_backend, for_few
+from synthgen.pixels.backends import expect_backend, expect_divisible, for_few, uses_tensorflow
 from synthgen.sets.cards import sidecar_files
 from synthgen.sets.checking import Redrawn, ShardCheck
 from synthgen.sets.integrity import files_problems, format_of
@@ -88,16 +88,19 @@ def verify(
     Raises:
         VerificationError: there is no manifest, or not one that can be understood.
         CheckpointError, UsageError: the checkpoint to regenerate from is not the one the set was drawn from; or there
-            is no such backend, or images are to be drawn again and none is to be read.
+            is no such backend or device, or not for this checkpoint; or images are to be drawn again and none is to
+            be read.
     """
     if regenerate and files_only:
         raise UsageError(f"regenerate {regenerate} goes without files_only: to be compared, images must be read")
     folder = Path(folder)
     manifest = load_manifest(folder)
     format_of(folder, manifest)
-    expect_backend(backend)
     if regenerate or checkpoint:
         checkpoint = _checkpoint_of(manifest, checkpoint)
+    expect_backend(backend, exact=checkpoint is None or checkpoint.exact)
+    if regenerate and workers > 1:
+        expect_divisible(backend)
     problems = [*seal_problems(folder), *files_problems(folder, manifest.sidecars)]
     splits = (manifest,) if problems else load_manifests(folder)
     found, differing = Redrawn(), []
@@ -119,8 +122,15 @@ def verify(
     )
 
 
-def default_workers(count: int, file_format: str, files_only: bool = False, regenerate: int = 0) -> int:
-    """How many processes check ``count`` images soonest: one for every processor, fewer for small sets."""
+def default_workers(
+    count: int, file_format: str, files_only: bool = False, regenerate: int = 0, backend: str = "auto"
+) -> int:
+    """How many processes check ``count`` images soonest: one for every processor, fewer for small sets.
+
+    One where TensorFlow draws, which takes all processors, or a GPU, for itself.
+    """
+    if regenerate and uses_tensorflow(backend):
+        return 1
     known = FORMATS.get(file_format)
     quick = files_only and not (known and known.file_an_image)  # opening a file takes longer than decoding an image
     shares = count / (_HASHED_PER_WORKER if quick else _READ_PER_WORKER) + min(regenerate, count) / _DRAWN_PER_WORKER
@@ -175,7 +185,8 @@ def _check(
     if regenerate and checkpoint is not None and split.labelled == checkpoint.recipe.conditional:
         backend = for_few(backend, min(regenerate, split.count))
         sampler = Sampler(checkpoint, split.seed, split.label_rule, backend)
-        loaded_generator(checkpoint, "numpy")  # one that cannot draw is told of here, not in each worker
+        # One that cannot draw, and a device that is not there, are told of here, not in each worker.
+        loaded_generator(checkpoint, backend if uses_tensorflow(backend) else "numpy")
     return ShardCheck(
         folder=folder,
         manifest=replace(split, shards=(), shard_lists=()),
@@ -223,6 +234,8 @@ def _origin_problems(manifest: Manifest, checkpoint: Checkpoint | None) -> list[
         problems.append(f"{MANIFEST_NAME}: the privacy statement is not that of its checkpoint")
     if checkpoint and recipe.sha256 != checkpoint.recipe.sha256:  # as this version writes them both
         problems.append(f"{MANIFEST_NAME}: the recipe is not that of its checkpoint")
+    if checkpoint and manifest.checkpoint.arithmetic != checkpoint.arithmetic:
+        problems.append(f"{MANIFEST_NAME}: the arithmetic is not that of its checkpoint")
     if manifest.labelled != recipe.conditional:
         problems.append(f"{MANIFEST_NAME}: labels '{manifest.labels}' cannot come from its checkpoint")
     return problems

@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 from synthgen.cli.app import app
 from synthgen.sets.verification import verify
 
-COMMANDS = ["train", "export", "merge", "verify", "evaluate", "audit", "preview", "info", "recipes", "data", "doctor"]
+COMMANDS = ["train", "export", "merge", "verify", "evaluate", "audit", "convert", "preview", "info", "recipes", "data"]
+COMMANDS += ["doctor"]
 
 
 def test_every_command_has_help_and_the_big_ones_examples():
