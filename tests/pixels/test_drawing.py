@@ -197,7 +197,7 @@ def test_weights_too_large_to_compute_with_give_no_black_images(tmp_path, tiny_r
     checkpoint = save_floats(tmp_path / "huge", model, tiny_recipe)
     with pytest.raises(CheckpointError, match="no numbers"):
         checkpoint.generator()(*inputs(checkpoint))
-    with pytest.raises(CheckpointError, match="cannot be rounded to integers: its weights are so large"):
+    with pytest.raises(CheckpointError, match="cannot be rounded to integers: the weights are so large"):
         rounded_to(tmp_path / "rounded", model, tiny_recipe)
     assert not (tmp_path / "rounded").exists()
 
