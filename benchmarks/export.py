@@ -83,6 +83,7 @@ DRAW = """
 import json, os, time
 os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
+import synthgen
 from synthgen.model.sampling import Sampler
 from synthgen.index import LabelRule, float_latents
 

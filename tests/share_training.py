@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from support import DATA, SAMPLE
+from support import DATA, SAMPLE, expect_equal_floats, noted_floats
 
 from synthgen.errors import Interrupted, UsageError
 from synthgen.model.recipe import load_recipe
@@ -60,19 +60,21 @@ def main(names: list[str]) -> None:
 def run(plan: AdversarialPlan, strategy: Strategy | None) -> tuple[list[dict[str, float]], list[np.ndarray]]:
     losses: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = train(
-            plan, Path(folder) / "run", on_step=lambda done, of, figures: losses.append(figures), strategy=strategy
-        )
+        with noted_floats() as noted:
+            checkpoint = train(
+                plan, Path(folder) / "run", on_step=lambda done, of, figures: losses.append(figures), strategy=strategy
+            )
         expected = {"name": "mirrored", "workers": 1, "replicas": 2} if strategy else None
         assert checkpoint.training.get("strategy") == expected
-        return losses, checkpoint.keras_model().get_weights()
+        return losses, list(noted.values())
 
 
 def resume() -> None:
     """An interrupted run goes on to the very weights of the unbroken one, under the same strategy alone."""
     plan = plan_training(load_recipe("smoke", [*SHORT, "discriminator.dropout=0.3"]), DATA, seed=3)
     with tempfile.TemporaryDirectory() as folder:
-        whole = train(plan, Path(folder) / "whole", strategy=TWO)
+        with noted_floats() as noted:
+            whole = train(plan, Path(folder) / "whole", strategy=TWO)
         asked: list[int] = []
         broken = Path(folder) / "broken"
         with contextlib.suppress(Interrupted):
@@ -81,7 +83,9 @@ def resume() -> None:
             train(plan, broken, resume=True)
         except UsageError as error:
             message = str(error)
-        resumed = train(plan, broken, resume=True, strategy=TWO)
+        with noted_floats() as noted_again:
+            resumed = train(plan, broken, resume=True, strategy=TWO)
+        expect_equal_floats(noted_again, noted)
         print(json.dumps({"refused": message, "equal": resumed.sha256 == whole.sha256}))
 
 

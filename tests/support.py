@@ -2,10 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,7 @@ from synthgen.model.checkpoint import (
     Checkpoint,
     identity_of,
     load_checkpoint,
+    rounded,
     weights_sha256,
 )
 from synthgen.model.recipe import Recipe
@@ -106,3 +109,24 @@ def save_floats(path: Path, model: Any, recipe: Recipe, privacy: PrivacyStatemen
     }
     write_json(path / METADATA_NAME, metadata)
     return load_checkpoint(path)
+
+
+@contextmanager
+def noted_floats() -> Iterator[dict[str, Any]]:
+    """The float32 weights of the generator that is rounded last within, by name: integers could hide a difference."""
+    noted: dict[str, Any] = {}
+
+    def note(recipe: Recipe, arrays: dict[str, Any]) -> Any:
+        noted.update(arrays)
+        return rounded(recipe, arrays)
+
+    with mock.patch("synthgen.model.checkpoint.rounded", note):
+        yield noted
+
+
+def expect_equal_floats(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The same names, and the same values to the last bit."""
+    assert found.keys() == expected.keys()
+    assert expected
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)

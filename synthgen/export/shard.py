@@ -19,7 +19,7 @@ from synthgen.files import json_bytes
 from synthgen.formats.base import Batch
 from synthgen.formats.table import FORMATS
 from synthgen.index import BLOCK_IMAGES, Shard
-from synthgen.model.sampling import Sampler, prefetched
+from synthgen.model.sampling import Sampler
 from synthgen.sets.digest import SetDigest, join_block_digests
 from synthgen.sets.manifest import WORK_FOLDER, FileRecord, ShardRecord, shard_record
 from synthgen.sets.records import texts_of
@@ -122,7 +122,7 @@ def draw_shard(
         progress(shard.count)
         return finished
     source = sampler()
-    return write_shard(job, shard, output, prefetched(source.shard(shard)), source.made_with(), progress)
+    return write_shard(job, shard, output, source.shard(shard, threads=1), source.made_with(), progress)
 
 
 def write_shard(

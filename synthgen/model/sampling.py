@@ -6,11 +6,11 @@ resumed run never change a pixel.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TypeVar, cast
+from itertools import groupby, islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from synthgen.pixels.backends import described
 from synthgen.pixels.drawing import Backend
 from synthgen.pixels.latents import latents
 
-T = TypeVar("T")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -76,41 +77,48 @@ class Sampler:
             return {**software(), "backend": described(self.backend)}
         return float_drawn_with()
 
-    def shard(self, shard: Shard) -> Iterator[Batch]:
-        """Draw the images of one shard in index order, a block at a time."""
-        for block, wanted in shard.blocks():
-            images, labels = self(block)
+    def shard(self, shard: Shard, threads: int = 0) -> Iterator[Batch]:
+        """Draw the images of one shard in index order, a block at a time; ``threads`` as for ``ahead``."""
+        blocks = list(shard.blocks())
+        for (block, wanted), (images, labels) in zip(
+            blocks, ahead(self, [block for block, _ in blocks], threads), strict=True
+        ):
             yield Batch(
                 start=block * BLOCK_IMAGES + wanted.start,
                 images=images[wanted],
                 labels=None if labels is None else labels[wanted],
             )
 
-    def images(self, indices: Iterable[int]) -> Iterator[tuple[Images, np.uint8 | None]]:
+    def images(self, indices: Iterable[int], threads: int = 0) -> Iterator[tuple[Images, np.uint8 | None]]:
         """Draw single images, (28, 28) uint8 each with its label; of ascending indices, each block is drawn once."""
-        for block, some in groupby(indices, lambda index: index // BLOCK_IMAGES):
-            images, labels = self(block)
+        drawing = ((block, list(some)) for block, some in groupby(indices, lambda index: index // BLOCK_IMAGES))
+        for (images, labels), some in ahead(lambda task: (self(task[0]), task[1]), drawing, threads):
             for index in some:
                 offset = index % BLOCK_IMAGES
                 yield images[offset], None if labels is None else labels[offset]
 
 
-def prefetched(items: Iterator[T], ahead: int = 4) -> Iterator[T]:
-    """The same items, made by a thread that keeps up to ``ahead`` of them ready.
+def ahead(function: Callable[[Task], Result], tasks: Iterable[Task], threads: int) -> Iterator[Result]:
+    """``function`` of each task, in order, by threads that work a few tasks ahead; 0 threads: as they are asked for.
 
-    numpy, zlib and hashlib all let other threads run, so that drawing and writing overlap.
+    numpy, onnxruntime, zlib and hashlib all let other threads run, so that drawing, and writing or reading, overlap.
     """
-    with ThreadPoolExecutor(1, "sampler") as thread:
-        waiting = deque(thread.submit(next, items, _END) for _ in range(ahead))
+    if not threads:
+        yield from map(function, tasks)
+        return
+    left = iter(tasks)
+    with ThreadPoolExecutor(threads, "sampler") as pool:
+        waiting = deque(pool.submit(function, task) for task in islice(left, _AHEAD * threads))
         try:
-            while (item := waiting.popleft().result()) is not _END:
-                waiting.append(thread.submit(next, items, _END))
-                yield cast(T, item)
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, task) for task in islice(left, 1))
+                yield result
         finally:
-            thread.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-_END = object()
+_AHEAD = 4  # tasks of each thread
 _generators: dict[tuple[str, str], Backend] = {}
 
 

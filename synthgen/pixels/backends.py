@@ -3,13 +3,17 @@
 import functools
 import importlib.util
 
+import numpy as np
+
 from synthgen.environment import import_tensorflow, version_of
-from synthgen.errors import UsageError
+from synthgen.errors import SynthgenError, UsageError
 from synthgen.pixels.drawing import Backend, NumpyBackend
 from synthgen.pixels.integers import IntegerGenerator
+from synthgen.pixels.tables import LATENT_LIMIT
 
 BACKENDS = ("auto", "numpy", "onnxruntime", "tensorflow")
 _NEEDED = {"onnxruntime": ("onnxruntime", "onnx"), "tensorflow": ("tensorflow",)}  # packages, by backend
+_TRIED = 16  # images
 _FEW_IMAGES = 2_000  # numpy has drawn as many before onnxruntime has started
 
 
@@ -23,20 +27,36 @@ def open_backend(generator: IntegerGenerator, backend: str) -> Backend:
 
     Raises:
         UsageError: there is no such backend or device, or it is not installed.
+        SynthgenError: it draws other images than numpy: a fault of the library, its driver or this machine.
     """
     name, _, device = expect_backend(backend).partition(":")
     if name == "auto":
         name = _chosen()
+    reference = NumpyBackend(generator)
+    if name == "numpy":
+        return reference
     if name == "onnxruntime":
         from synthgen.pixels.onnx_backend import OnnxBackend
 
-        return OnnxBackend(generator)
-    if name == "tensorflow":
+        drawing: Backend = OnnxBackend(generator)
+    else:
         import_tensorflow()
         from synthgen.pixels.tensorflow_backend import TensorFlowBackend
 
-        return TensorFlowBackend(generator, device or "auto")
-    return NumpyBackend(generator)
+        drawing = TensorFlowBackend(generator, device or "auto")
+    _expect_same_images(drawing, reference, generator, backend)
+    return drawing
+
+
+def _expect_same_images(drawing: Backend, reference: Backend, generator: IntegerGenerator, backend: str) -> None:
+    """Compare a few images, from latents over their whole range."""
+    places = np.arange(_TRIED * generator.latent_size).reshape(_TRIED, generator.latent_size)
+    noise = (places * 97 % (2 * LATENT_LIMIT + 1) - LATENT_LIMIT).astype(np.int8)
+    labels = (np.arange(_TRIED) % generator.classes).astype(np.uint8) if generator.classes > 1 else None
+    if not np.array_equal(drawing(noise, labels), reference(noise, labels)):
+        raise SynthgenError(
+            f"{described(backend)} draws other images here than numpy does: use --backend numpy, and report it"
+        )
 
 
 def expect_backend(backend: str, *, exact: bool = True) -> str:

@@ -57,7 +57,7 @@ class _Fitting:
         self._places = np.zeros(len(latents), np.int64) if labels is None else labels.astype(np.int64)
         logits = _logits(folded, latents, self._places)
         if not np.isfinite(logits).all():
-            raise ValueError("its weights are so large that it draws no numbers; train it anew")
+            raise ValueError("the weights are so large that they draw no numbers; train it anew")
         self._importance = _importance(logits)
         self._real: Floats  # activations of the real generator, (N, side, side, channels)
         self._whole: Floats  # those of the integers
@@ -300,7 +300,7 @@ def _roof(largest: Reals) -> Reals:
 
 def _layer(whole: Reals, bias: Reals, shift: Reals, low: int = _LOW, activates: bool = True) -> Layer:
     if not ((np.abs(whole) <= WEIGHT_LIMIT).all() and (np.abs(bias) < SUM_LIMIT).all()):  # or they are no numbers
-        raise ValueError("its weights differ so much in size that no scale serves them; train it anew")
+        raise ValueError("the weights differ so much in size that no scale serves them; train it anew")
     return Layer(
         weights=whole.astype(np.int8),
         bias=bias.astype(np.int32),

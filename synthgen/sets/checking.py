@@ -3,14 +3,15 @@
 A shard is a task of its own, for this process or for another.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from synthgen.errors import VerificationError
-from synthgen.fashion import NUM_CLASSES
+from synthgen.fashion import NUM_CLASSES, Images
 from synthgen.formats.base import Batch
 from synthgen.model.sampling import Sampler
 from synthgen.sets.digest import SetDigest
@@ -66,7 +67,7 @@ class ShardCheck:
         files_only: hash the files, but read no image.
         sampler: what the images are drawn with again; None: none is.
         regenerate: how many images of the split are drawn again, spread evenly.
-        count: images of the split.
+        threads: that draw, of each shard.
     """
 
     folder: Path
@@ -74,7 +75,7 @@ class ShardCheck:
     files_only: bool
     sampler: Sampler | None
     regenerate: int
-    count: int
+    threads: int
 
     def __call__(self) -> Work:
         """As a pool wants it."""
@@ -97,7 +98,7 @@ class ShardCheck:
     def _read(self, shard: ShardRecord, progress: Progress) -> Checked:
         digest, name = SetDigest(shard.start), shard.files[0].name
         class_counts, redrawn = np.zeros(NUM_CLASSES, np.int64), Redrawn()
-        labelled = self.manifest.labelled
+        labelled, drawn = self.manifest.labelled, self._drawn(shard)
         for batch in read_batches(self.folder, self.manifest, shard):
             digest.update(batch)
             if (batch.labels is not None) != labelled:
@@ -105,7 +106,7 @@ class ShardCheck:
             if batch.labels is not None:
                 class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
             if self.sampler is not None:
-                redrawn += self._compared(batch, self.sampler)
+                redrawn += _compared(batch, list(self._wanted(batch.start, len(batch))), drawn)
             progress(len(batch))
         if digest.hexdigest() != shard.digest:
             return Checked(problems=(f"{name}: its images or labels do not give the digest in the manifest",))
@@ -113,30 +114,31 @@ class ShardCheck:
             block_digests=b"".join(digest.block_digests()), class_counts=tuple(class_counts.tolist()), redrawn=redrawn
         )
 
-    def _compared(self, batch: Batch, sampler: Sampler) -> Redrawn:
-        """The images of a batch that are to be drawn again, compared with what is drawn."""
-        wanted = self._wanted(batch)
-        if not len(wanted):
-            return Redrawn()
-        drawn = list(sampler.images(wanted.tolist()))
-        places = wanted - batch.start
-        differences = np.abs(np.stack([image for image, _ in drawn]).astype(np.int16) - batch.images[places])
-        gaps, mislabelled = differences.max((1, 2)), ""
-        if batch.labels is not None:
-            for index, found, (_, label) in zip(wanted.tolist(), batch.labels[places].tolist(), drawn, strict=True):
-                if label is not None and found != label:
-                    mislabelled = mislabelled or f"image {index}: label {found}; drawn anew it is {label}"
-        return Redrawn(
-            compared=len(wanted),
-            differing=int((gaps > 0).sum()),
-            largest=int(gaps.max()),
-            mislabelled=mislabelled,
-        )
+    def _drawn(self, shard: ShardRecord) -> Iterator[tuple[Images, np.uint8 | None]]:
+        """The images of a shard that are to be compared, drawn again."""
+        if self.sampler is None:
+            return iter(())
+        return self.sampler.images(self._wanted(shard.start, shard.count), self.threads)
 
-    def _wanted(self, batch: Batch) -> npt.NDArray[np.int64]:
-        """The indices in a batch of those ⌊i · count / regenerate⌋ after the split's first image, i = 0, 1, …"""
-        count, amount = self.count, min(self.regenerate, self.count)
-        first = batch.start - self.manifest.start
-        # The least i with ⌊i · count / amount⌋ ≥ p is ⌈p · amount / count⌉; Python's integers do not overflow.
-        begin, end = (-(-place * amount // count) for place in (first, first + len(batch)))
-        return np.array([self.manifest.start + i * count // amount for i in range(begin, end)], np.int64)
+    def _wanted(self, start: int, images: int) -> Iterator[int]:
+        """The indices among ``images`` from ``start`` on of those ⌊i · count / regenerate⌋ after the split's first."""
+        count, first = self.manifest.count, self.manifest.start
+        amount = min(self.regenerate, count)
+        # The least i with ⌊i · count / amount⌋ ≥ p is ⌈p · amount / count⌉.
+        begin, end = (-(-place * amount // count) for place in (start - first, start - first + images))
+        return (first + i * count // amount for i in range(begin, end))
+
+
+def _compared(batch: Batch, wanted: Sequence[int], drawn: Iterator[tuple[Images, np.uint8 | None]]) -> Redrawn:
+    """The images of a batch that are to be compared, with what is drawn."""
+    if not wanted:
+        return Redrawn()
+    places, anew, mislabelled = np.array(wanted) - batch.start, list(islice(drawn, len(wanted))), ""
+    gaps = np.abs(np.stack([image for image, _ in anew]).astype(np.int16) - batch.images[places]).max((1, 2))
+    if batch.labels is not None:
+        for index, found, (_, label) in zip(wanted, batch.labels[places].tolist(), anew, strict=True):
+            if label is not None and found != label:
+                mislabelled = mislabelled or f"image {index}: label {found}; drawn anew it is {label}"
+    return Redrawn(
+        compared=len(wanted), differing=int((gaps > 0).sum()), largest=int(gaps.max()), mislabelled=mislabelled
+    )

@@ -115,7 +115,16 @@ def verify(
     splits = (manifest,) if problems else load_manifests(folder)
     found, differing = Redrawn(), []
     for split in splits:
-        check = _check(folder, split, files_only, checkpoint, regenerate, backend)
+        sampler = _sampler(split, checkpoint, regenerate, backend)
+        threads = max(1, workers // max(1, len(split.shards)))
+        check = ShardCheck(
+            folder=folder,
+            manifest=replace(split, shards=(), shard_lists=()),
+            files_only=files_only,
+            sampler=sampler,
+            regenerate=regenerate,
+            threads=threads,
+        )
         shard_problems, redrawn = _shard_problems(check, split, workers, progress)
         problems += shard_problems
         found += redrawn
@@ -194,24 +203,14 @@ def _sidecar_problems(splits: Sequence[Manifest]) -> list[str]:
     return problems
 
 
-def _check(
-    folder: Path, split: Manifest, files_only: bool, checkpoint: Checkpoint | None, regenerate: int, backend: str
-) -> ShardCheck:
-    """What checks the shards of a split; see ``verify``."""
-    sampler = None
-    if regenerate and checkpoint is not None and split.labelled == checkpoint.recipe.conditional:
-        backend = for_few(backend, min(regenerate, split.count))
-        sampler = Sampler(checkpoint, split.seed, split.label_rule, backend)
-        # One that cannot draw, and a device that is not there, are told of here, not in each worker.
-        loaded_generator(checkpoint, backend if uses_tensorflow(backend) else "numpy")
-    return ShardCheck(
-        folder=folder,
-        manifest=replace(split, shards=(), shard_lists=()),
-        files_only=files_only,
-        sampler=sampler,
-        regenerate=regenerate,
-        count=split.count,
-    )
+def _sampler(split: Manifest, checkpoint: Checkpoint | None, regenerate: int, backend: str) -> Sampler | None:
+    """What draws images of a split again; None if none are to be."""
+    if not regenerate or checkpoint is None or split.labelled != checkpoint.recipe.conditional:
+        return None
+    backend = for_few(backend, min(regenerate, split.count))
+    # One that cannot draw, and a device that is not there, are told of here, not in each worker.
+    loaded_generator(checkpoint, backend if uses_tensorflow(backend) else "numpy")
+    return Sampler(checkpoint, split.seed, split.label_rule, backend)
 
 
 def _parents(name: str) -> Iterator[str]:

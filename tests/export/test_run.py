@@ -332,8 +332,8 @@ def _interrupt_after(monkeypatch, images: int) -> None:
     """Let an export draw ``images`` images, then be interrupted as Ctrl-C would."""
     original, drawn = Sampler.shard, [0]
 
-    def shard(*arguments):
-        for batch in original(*arguments):
+    def shard(*arguments, **options):
+        for batch in original(*arguments, **options):
             drawn[0] += len(batch)
             if drawn[0] > images:
                 raise KeyboardInterrupt
@@ -345,10 +345,10 @@ def _interrupt_after(monkeypatch, images: int) -> None:
 def _on_first_batch(monkeypatch, act) -> None:
     original = Sampler.shard
 
-    def shard(*arguments):
+    def shard(*arguments, **options):
         monkeypatch.undo()
         act(600)
-        yield from original(*arguments)
+        yield from original(*arguments, **options)
 
     monkeypatch.setattr(Sampler, "shard", shard)
 

@@ -19,7 +19,7 @@ from draw_digests import COUNT, digest_of, generator_of, inputs_of
 from small_generators import SMALL
 from threadpoolctl import threadpool_info
 
-from synthgen.errors import UsageError
+from synthgen.errors import SynthgenError, UsageError
 from synthgen.pixels.backends import described, expect_backend, for_few, open_backend
 
 PROGRAM = Path(__file__).parents[1] / "draw_digests.py"
@@ -205,3 +205,11 @@ def test_tensorflow_leaves_its_settings_as_they_were():
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     draw(np.zeros((3, 7), np.int8), None)
     assert tf.config.experimental.tensor_float_32_execution_enabled() == before
+
+
+@pytest.mark.parametrize("backend", QUICK[1:])
+def test_a_backend_that_draws_other_images_is_refused(backend: str, monkeypatch: pytest.MonkeyPatch):
+    generator, _ = generator_of("kernel 4")
+    monkeypatch.setattr("synthgen.pixels.drawing.NumpyBackend.__call__", lambda self, latents, labels: np.zeros(1))
+    with pytest.raises(SynthgenError, match="draws other images here than numpy does"):
+        open_backend(generator, backend)

@@ -171,7 +171,7 @@ def test_halves_are_rounded_to_even(backend: str):
         dense={"weights": 1, "bias": 0, "shift": 1, "low": -100},
         first={"weights": 2, "bias": 0, "shift": 2, "low": -100},
         second={"weights": 3, "bias": 0, "shift": 1, "low": -128},
-        last={"weights": 1, "bias": 0, "shift": 1},
+        last={"weights": 1, "bias": 1, "shift": 1},
     )
     latents = np.arange(-127, 128).astype(np.int8)[:, None]
     images = expect_exact(generator, latents, [backend])
@@ -203,9 +203,8 @@ def test_sums_just_below_the_limit_are_exact(backend: str):
     expect_exact(generator, latents_at_the_edge(1), [backend])
 
 
-def limit_cases() -> dict[str, tuple[str, IntegerGenerator, int]]:
-    """Layer → its name, a generator, and the largest bias with which its sums stay below 2^24, by the documentation."""
-    start = random_generator(TINY, 3)
+def limits(start: IntegerGenerator) -> dict[str, int]:
+    """Layer → the largest bias with which its sums stay below 2^24, by the documentation."""
     dense, first, second, last = start.layers
     sums = np.abs(dense.weights.astype(int)).sum(0).max() * 127
     steps = stage_sums(first.weights).max() * max(-leaky(dense.low), dense.low + 255)
@@ -213,7 +212,7 @@ def limit_cases() -> dict[str, tuple[str, IntegerGenerator, int]]:
     plain, positive = np.abs(last.weights.astype(int)).sum((1, 2, 3))
     final = plain * max(-second.low, second.low + 255) + positive * (second.low + 255)
     return {
-        name: (name, start, SUM_LIMIT - 1 - int(found))
+        name: SUM_LIMIT - 1 - int(found)
         for name, found in (("dense", sums), ("stage_1", steps), ("stage_2", more), ("image", final))
     }
 
@@ -226,8 +225,10 @@ def with_bias(generator: IntegerGenerator, name: str, bias: int) -> IntegerGener
 
 @pytest.mark.parametrize("name", ["dense", "stage_1", "stage_2", "image"])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_limit_of_sums_is_exact(name: str, sign: int):
-    _, generator, largest = limit_cases()[name]
+@pytest.mark.parametrize("low", [-255, -100, 0])
+def test_the_limit_of_sums_is_exact(name: str, sign: int, low: int):
+    generator = made(TINY, every={"low": low})
+    largest = limits(generator)[name]
     expect_exact(with_bias(generator, name, sign * largest), latents_at_the_edge(TINY.latent_size))
     with pytest.raises(ValueError, match=rf"'/{name}' could add up to 16,777,216, which is not below 2\^24"):
         with_bias(generator, name, sign * (largest + 1))

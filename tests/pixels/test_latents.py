@@ -105,14 +105,17 @@ def test_random_labels_follow_the_documentation():
 
 @pytest.mark.parametrize("left_out", [1, 2, 3, 300])
 def test_a_half_that_would_favour_a_class_is_left_out(monkeypatch, left_out: int):
-    """One of 700 million: so words are made up that begin with such halves. (h · 10) mod 2^32 must be at least 6."""
+    """One of 700 million: so words are made up. (h · 10) mod 2^32 must be at least 6, as it is of the next one."""
+    four, six = (place * pow(5, -1, 1 << 31) % (1 << 31) for place in (2, 3))
+    assert (four * 10 % (1 << 32), six * 10 % (1 << 32)) == (4, 6)
 
     class Made:
         def random_raw(self, count: int) -> np.ndarray:
             halves = np.arange(2 * count, dtype=np.uint64) * np.uint64(7345677) + np.uint64(1)
-            halves[:left_out] = 0
+            halves[:left_out] = four
+            halves[left_out : left_out + 1] = six
             return halves[::2] | halves[1::2] << np.uint64(32)
 
     monkeypatch.setattr(index, "_philox", lambda seed, block, stream: Made())
-    expected = [(7345677 * place + 1) * 10 >> 32 for place in range(left_out, left_out + 256)]
-    assert LabelRule.parse("uniform").labels(0, 0).tolist() == expected
+    kept = [six, *(7345677 * place + 1 for place in range(left_out + 1, left_out + 256))]
+    assert LabelRule.parse("uniform").labels(0, 0).tolist() == [half * 10 >> 32 for half in kept]

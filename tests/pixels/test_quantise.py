@@ -197,7 +197,7 @@ REFUSED = {
     "infinity": (value(f"{NORM}/vars/1", np.inf, 0), "no finite numbers"),
     "a negative variance": (value(f"{NORM}/vars/3", -1, 0), "a variance is negative"),
     "a variance that is nan": (value(f"{NORM}/vars/3", np.nan, 0), "a variance is negative or no number"),
-    "numbers that overflow": (times(DENSE, 1e38), "so large that it draws no numbers"),
+    "numbers that overflow": (times(DENSE, 1e38), "so large that they draw no numbers"),
     "all huge": (everything(1e9), "large"),
     "a logit of millions": (value(f"{LAST}/vars/1", 1e6), "no scale serves them"),
     "a logit of minus millions": (value(f"{LAST}/vars/1", -1e30), "no scale serves them"),

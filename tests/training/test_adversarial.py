@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from support import DATA, SAMPLE
+from support import DATA, SAMPLE, expect_equal_floats, noted_floats
 
 from synthgen.errors import DataError, Interrupted, TrainingError, UsageError
 from synthgen.files import exclusive_lock
@@ -25,13 +25,15 @@ def plan(tiny_recipe):
 
 @pytest.fixture(scope="module")
 def unbroken(plan, tmp_path_factory):
+    """A checkpoint, the lines of its epochs, and its float32 weights."""
     lines = []
     out = tmp_path_factory.mktemp("runs") / "unbroken"
-    return train(plan, out, on_summary=lambda summary: lines.append(str(summary))), lines
+    with noted_floats() as noted:
+        return train(plan, out, on_summary=lambda summary: lines.append(str(summary))), lines, noted
 
 
 def test_a_run_leaves_a_checkpoint_with_everything_beside_it(plan, unbroken):
-    checkpoint, _ = unbroken
+    checkpoint, *_ = unbroken
     names = {path.relative_to(checkpoint.path).as_posix() for path in checkpoint.path.rglob("*") if path.is_file()}
     assert names == {
         "checkpoint.json",
@@ -70,8 +72,10 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(plan, unbroken, tmp_path,
             on_step=lambda done, of, f: steps.append(done),
             should_stop=lambda: len(steps) == stop_at,
         )
-    resumed = train(plan, tmp_path / "run", resume=True)
+    with noted_floats() as noted:
+        resumed = train(plan, tmp_path / "run", resume=True)
     assert resumed.sha256 == unbroken[0].sha256
+    expect_equal_floats(noted, unbroken[2])
     assert not (tmp_path / "run" / STATE_NAME).exists()
 
 
@@ -79,11 +83,14 @@ def test_resuming_the_notebooks_game_with_dropout_gives_the_same_weights(tmp_pat
     small = ["generator.stem_filters=4", "generator.filters=[4, 4]", "discriminator.filters=[4, 4]"]
     recipe = load_recipe("notebook", [*SAMPLE, *small, "training.epochs=2", "training.discriminator_steps=2"])
     plan = plan_training(recipe, DATA)
-    whole = train(plan, tmp_path / "whole")
+    with noted_floats() as noted:
+        whole = train(plan, tmp_path / "whole")
     calls = []
     with pytest.raises(Interrupted):
         train(plan, tmp_path / "run", should_stop=lambda: calls.append(1) or len(calls) == 5)
-    assert train(plan, tmp_path / "run", resume=True).sha256 == whole.sha256
+    with noted_floats() as noted_again:
+        assert train(plan, tmp_path / "run", resume=True).sha256 == whole.sha256
+    expect_equal_floats(noted_again, noted)
 
 
 def test_sigterm_saves_and_says_how_to_go_on(synthgen, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from support import DATA, SAMPLE
+from support import DATA, SAMPLE, expect_equal_floats, noted_floats
 from typer.testing import CliRunner
 
 from synthgen.cli.app import app
@@ -59,8 +59,14 @@ def small_lessons():
 
 
 @pytest.fixture(scope="module")
-def unbroken(plan, tmp_path_factory):
-    return train(plan, tmp_path_factory.mktemp("runs") / "private")
+def unbroken_floats(plan, tmp_path_factory):
+    with noted_floats() as noted:
+        return train(plan, tmp_path_factory.mktemp("runs") / "private"), noted
+
+
+@pytest.fixture(scope="module")
+def unbroken(unbroken_floats):
+    return unbroken_floats[0]
 
 
 def ledger_of(out):
@@ -184,15 +190,17 @@ def stop_after(plan, out, steps: int) -> None:
 
 
 @pytest.mark.parametrize("steps", [2, 3, 4])  # before, at and after the student's turn
-def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(plan, unbroken, same_noise, tmp_path, steps: int):
+def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(
+    plan, unbroken_floats, same_noise, tmp_path, steps: int
+):
     out = tmp_path / "run"
     stop_after(plan, out, steps)
     assert ledger_of(out) == ["teacher", "embedding", "student 1"][: 3 if steps > 3 else 2]
-    resumed = train(plan, out, resume=True)
+    with noted_floats() as noted:
+        train(plan, out, resume=True)
     assert ledger_of(out) == ["teacher", "embedding", "student 1"]
     assert not (out / STATE_NAME).exists()
-    for ours, theirs in zip(resumed.keras_model().weights, unbroken.keras_model().weights, strict=True):
-        np.testing.assert_array_equal(ours.value, theirs.value)
+    expect_equal_floats(noted, unbroken_floats[1])
 
 
 def test_a_students_look_cut_short_stays_charged_and_the_run_goes_on_without_it(
@@ -307,14 +315,17 @@ def forbidden(*arguments):
 
 def test_a_run_anew_resumes_without_the_images(unbroken, tmp_path):
     plan = plan_matching_anew(unbroken.path)
-    whole = train(plan, tmp_path / "whole")
+    with noted_floats() as noted:
+        whole = train(plan, tmp_path / "whole")
     asked = iter([False] * 4 + [True])
     with pytest.raises(Interrupted):
         train(plan, tmp_path / "broken", should_stop=lambda: next(asked))
     anew = plan_anything(resume=tmp_path / "broken")  # the folder itself holds all that is needed
     assert anew.data is None
-    resumed = train(anew, tmp_path / "broken", resume=True)
+    with noted_floats() as noted_again:
+        resumed = train(anew, tmp_path / "broken", resume=True)
     assert resumed.sha256 == whole.sha256
+    expect_equal_floats(noted_again, noted)
 
 
 @pytest.mark.parametrize(
