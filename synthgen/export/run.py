@@ -333,7 +333,7 @@ def one_line_errors(out: str | Path) -> Iterator[None]:
 
 
 def expect_allowed(checkpoint: Checkpoint, out: str | Path, engine: Engine) -> None:
-    """Check all but the guarantee that can be checked before ``out`` is claimed, so that a refused export leaves nothing behind.
+    """Check all else that can be checked before ``out`` is claimed, so that a refused export leaves nothing behind.
 
     Raises:
         UsageError, ExportError: as ``generate``.

@@ -16,7 +16,7 @@ from synthgen.errors import ExportError, UsageError
 from synthgen.export.claim import is_finished
 from synthgen.export.engine import Engine
 from synthgen.export.outputs import LocalOutput, open_output
-from synthgen.export.plan import Export, Job, plan_export
+from synthgen.export.plan import Export, Job, expect_guarantee, plan_export
 from synthgen.export.run import (
     expect_allowed,
     expect_sound,
