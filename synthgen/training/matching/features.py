@@ -4,7 +4,8 @@ None of their numbers is computed from images, so that only what is *released* o
 scattering, the Fourier features, their shares and bandwidth) was chosen by trials on Fashion-MNIST's public training
 images, which no ledger counts: docs/privacy.md, "What was tried".
 
-Every linear step is a matrix product or a convolution over blocks of 4×4 pixels: ten times as fast, there and back, as convolutions of a single channel.
+Every linear step is a matrix product or a convolution over blocks of 4×4 pixels: ten times as fast, there and back, as
+convolutions of a single channel.
 
 Scattering: Bruna and Mallat 2013 (arXiv:1203.1513); for private learning, Tramèr and Boneh 2021 (arXiv:2011.11660).
 Random Fourier features: Rahimi and Recht 2007; for private generators, Harder et al. 2021 (DP-MERF, arXiv:2002.11603).
