@@ -153,6 +153,9 @@ def evaluate(
     allow_unofficial: Annotated[
         bool, typer.Option("--allow-unofficial", help="Accept real images that are not the official ones.")
     ] = False,
+    shareable: Annotated[
+        bool, typer.Option("--shareable", help="Leave real images and their hashes out of report and JSON.")
+    ] = False,
 ) -> None:
     """``synthgen evaluate``."""
     from synthgen.environment import import_tensorflow
@@ -164,6 +167,11 @@ def evaluate(
     if report:
         require_jinja()
     load_manifest(folder)  # a folder that is no set is refused before TensorFlow starts, which takes seconds
+    if (report or json) and not shareable:
+        say(
+            "warning: the report shows real training images, and the JSON has their exact SHA-256: both are as private "
+            "as the real images; --shareable leaves them out"
+        )
     import_tensorflow()
     with stage_bar() as show:
         evaluation = evaluate_(
@@ -176,6 +184,7 @@ def evaluate(
             official=not allow_unofficial,
             progress=show,
         )
+    evaluation = evaluation.to_share() if shareable else evaluation
     for line in summary(evaluation):
         print_line(line)
     for note in evaluation.notes:

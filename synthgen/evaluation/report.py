@@ -107,6 +107,7 @@ def render_report(evaluation: Evaluation) -> str:
         .get_template("report.html")
         .render(
             evaluation=evaluation,
+            notice=evaluation.notice("it shows training images, beside those of the set that are most like them"),
             origin=origin_words(evaluation.manifest.checkpoint.sha256),
             claimed_by=claimed_by(evaluation.manifest),
             style=(_FOLDER / "report.css").read_text("utf-8"),

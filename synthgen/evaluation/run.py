@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,15 @@ from synthgen.sets.verification import verify
 from synthgen.workers import StageProgress
 
 SCHEMA_VERSION = 1
+PRIVATE_NOTICE = (
+    "As private as the real images: {holds}. The figures, too, are computed from the real images without noise. "
+    "Give it to nobody who may not see these; --shareable leaves the images and hashes out."
+)
+SHAREABLE_NOTICE = (
+    "Without real images, and without hashes of them. The figures are computed from the real images without noise, "
+    "and no privacy statement covers them: to publish them is a release of its own."
+)
+_HASHES = ("training_sha256", "test_sha256")  # who guesses the images can confirm the guess by their hash
 _SAMPLES_PER_CLASS = 12
 
 
@@ -58,6 +67,7 @@ class Evaluation:
         notes: what a reader of the numbers must know, one line each.
         seconds: what each part took.
         pictures: for the report; not part of ``to_dict``.
+        shareable: whether real images, their hashes and what points at single ones are left out.
     """
 
     manifest: Manifest
@@ -72,11 +82,28 @@ class Evaluation:
     notes: tuple[str, ...]
     seconds: dict[str, float]
     pictures: Pictures = field(repr=False)
+    shareable: bool = False
+
+    def notice(self, holds: str) -> str:
+        """Who may see a document that ``holds`` something of the real images, unless this is ``shareable``."""
+        return SHAREABLE_NOTICE if self.shareable else PRIVATE_NOTICE.format(holds=holds)
+
+    def to_share(self) -> "Evaluation":
+        """The same without real images, hashes of them, and the images of the set that are most like single ones."""
+        pairs = self.pictures.pairs
+        nothing = pairs.synthetic[:0]
+        return replace(
+            self,
+            real={key: value for key, value in self.real.items() if key not in _HASHES},
+            pictures=replace(self.pictures, pairs=replace(pairs, synthetic=nothing, training=nothing, training_rms=())),
+            shareable=True,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as JSON-ready values."""
         m = self.manifest
         return {
+            "notice": self.notice("it holds the exact SHA-256 of the training images"),
             "schema_version": SCHEMA_VERSION,
             "set": {
                 **{key: getattr(m, key) for key in ("digest", "count", "start", "seed", "labels", "split", "format")},

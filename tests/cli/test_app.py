@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from synthgen.cli.app import app
 from synthgen.sets.verification import verify
 
-COMMANDS = ["train", "export", "merge", "verify", "evaluate", "audit", "convert", "preview", "info"]
+COMMANDS = ["train", "export", "merge", "verify", "sign", "evaluate", "audit", "convert", "preview", "info"]
 COMMANDS += ["account", "recipes", "data", "doctor"]
 
 
@@ -77,7 +77,13 @@ def test_evaluate_prints_a_table_and_writes_what_is_asked_for(synthgen, export, 
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0].split() == ["this", "set", "real", "images"]
     assert "nearer to training than to test images" in result.stdout
-    assert all(line.startswith(("note: ", "wrote ")) for line in result.stderr.splitlines())
+    warning, *lines = result.stderr.splitlines()
+    assert warning.startswith("warning: the report shows real training images, and the JSON has their exact SHA-256")
+    assert all(line.startswith(("note: ", "wrote ")) for line in lines)
+    shared = synthgen("evaluate", "set", *options, "--json", "shared.json", "--shareable")
+    assert "warning" not in shared.stderr
+    assert "training_sha256" not in (tmp_path / "shared.json").read_text()
+    assert "training_sha256" in (tmp_path / "evaluation.json").read_text()
     assert json.loads((tmp_path / "evaluation.json").read_text())["memorisation"]["synthetic"]["images"] == 60
     assert "60 synthetic images, evaluated" in (tmp_path / "report.html").read_text()
     assert synthgen("verify", "set").returncode == 0

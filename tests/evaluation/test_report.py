@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -137,6 +138,38 @@ def test_pictures_hold_the_very_pixels(evaluated):
     pairs = evaluated["labelled"].pictures.pairs
     assert (pixels[:, :28, 0] == pairs.synthetic[0]).all()
     assert (pixels[:, 30:, 0] == pairs.training[0]).all()
+
+
+def test_report_and_json_say_that_they_are_as_private_as_the_real_images(evaluated):
+    evaluation = evaluated["labelled"]
+    page = read(render_report(evaluation)).text
+    assert "As private as the real images: it shows training images" in page
+    assert page.index("As private as") < page.index("Samples")
+    document = evaluation.to_dict()
+    assert next(iter(document)) == "notice"
+    assert document["notice"].startswith("As private as the real images: it holds the exact SHA-256 of the training")
+    assert document["real"]["training_sha256"]
+
+
+def test_what_is_to_be_shared_holds_no_real_image_and_no_hash_of_them(evaluated, tmp_path):
+    evaluation = evaluated["labelled"]
+    shared = evaluation.to_share()
+    page, document = render_report(shared), shared.to_dict()
+    text = read(page).text
+    assert "Without real images, and without hashes of them" in text
+    assert "computed from the real images without noise" in text
+    assert "As private as" not in text
+    assert "synthetic, training" not in page
+    assert len(shared.pictures.pairs.training) == len(shared.pictures.pairs.synthetic) == 0
+    pictures = [attributes["alt"] for tag, attributes in read(page).seen if tag == "img"]
+    assert not [words for words in pictures if "training" in words]
+    assert document["notice"].startswith("Without real images")
+    assert set(evaluation.real) - set(document["real"]) == {"training_sha256", "test_sha256"}
+    shared.write(tmp_path / "shared.json")
+    for key in ("training_sha256", "test_sha256"):
+        assert evaluation.real[key] not in page + (tmp_path / "shared.json").read_text("utf-8")
+    assert evaluation.real["training_sha256"] in json.dumps(evaluation.to_dict())
+    assert summary(shared) == summary(evaluation)
 
 
 def test_the_summary_is_a_small_table(evaluated):
