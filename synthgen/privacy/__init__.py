@@ -3,4 +3,15 @@
 In go values to release and a budget; out come noisy values, a ledger and a proven epsilon.
 """
 
-__all__ = ["accounting", "curve", "joint", "ledger", "mechanisms", "per_example", "spend_log", "statement"]
+__all__ = [
+    "accounting",
+    "curve",
+    "exact",
+    "joint",
+    "ledger",
+    "mechanisms",
+    "normal",
+    "per_example",
+    "spend_log",
+    "statement",
+]
