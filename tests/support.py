@@ -85,6 +85,7 @@ def forged_checkpoint(
 ) -> Path:
     """A copy of a checkpoint, altered and hashed anew."""
     copy = shutil.copytree(source, folder / name)
+    (copy / "ledger.json").unlink(missing_ok=True)  # what a forger leaves out
     document = json.loads((copy / "checkpoint.json").read_text("utf-8"))
     change(document)
     document["recipe_sha256"] = sha256_of_json(document["recipe"])

@@ -306,11 +306,11 @@ def test_a_training_that_ended_meanwhile_is_seen(tmp_path, monkeypatch):
     lock = folder.exclusive_lock
 
     @contextlib.contextmanager
-    def late(path: Path):
+    def late(path: Path, **options):
         monkeypatch.setattr(folder, "exclusive_lock", lock)
         with run_folder(tmp_path / "run", False, private=False):
             (tmp_path / "run/checkpoint.json").write_text("{}")
-        with lock(path) as held:
+        with lock(path, **options) as held:
             yield held
 
     monkeypatch.setattr(folder, "exclusive_lock", late)

@@ -113,13 +113,13 @@ def test_what_is_written_and_printed_tells_nothing_of_the_real_images(plan, unbr
         assert not any(row in content for row in rows), path
         for digest in (real.sha256, sha256_of_bytes(real.images.tobytes()), plan.data.sha256):
             assert digest.encode() not in content, path
-    figures = {"step", "generator_steps", "forged_accuracy", "generator_loss", "seconds"}
+    figures = {"step", "generator_steps", "forged_accuracy", "generator_loss"}
     with (checkpoint.path / "metrics.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert {key for row in table for key in row} == figures
     assert {key for row in checkpoint.training["history"] for key in row} == figures
     assert set(checkpoint.training) == {
-        "steps", "generator_steps", "seed", "seconds", "data", "history", "made_with"
+        "steps", "generator_steps", "seed", "spend_log", "data", "history", "made_with"
     }  # fmt: skip
     assert checkpoint.training["data"] == {"images": 500}
     assert [line.split(",")[0] for line in lines] == ["step 6", "step 12"]

@@ -9,11 +9,11 @@ from support import DATA, SAMPLE, expect_equal_floats, noted_floats
 from typer.testing import CliRunner
 
 from synthgen.cli.app import app
-from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
+from synthgen.errors import CheckpointError, Interrupted, PrivacyError, RecipeError, UsageError
 from synthgen.model.checkpoint import load_checkpoint
 from synthgen.model.recipe import load_recipe
 from synthgen.privacy.accounting import Budget, epsilon_of
-from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
+from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger, read_ledger
 from synthgen.real_images import load_real_images
 from synthgen.training.folder import STATE_NAME
 from synthgen.training.matching import release as release_module
@@ -113,9 +113,9 @@ def test_nothing_unprotected_is_written(plan, unbroken):
     for path, content in files.items():
         assert not any(row in content for row in rows), path
         assert plan.data.sha256.encode() not in content, path
-    assert set(unbroken.training) == {"steps", "seed", "seconds", "data", "history", "made_with"}
+    assert set(unbroken.training) == {"steps", "seed", "spend_log", "data", "history", "made_with"}
     assert unbroken.training["data"] == {"images": 500}
-    assert {key for row in unbroken.training["history"] for key in row} == {"step", "distance", "agreement", "seconds"}
+    assert {key for row in unbroken.training["history"] for key in row} == {"step", "distance", "agreement"}
     assert taught.means.shape[0] == 10
 
 
@@ -395,7 +395,7 @@ def test_a_ledger_that_is_not_the_checkpoints_is_refused(unbroken, tmp_path):
     for mechanism in mechanisms:
         forged.charge(mechanism)
     replace(Release.load(run / RELEASE_NAME), charged=tuple(mechanisms)).save(run / RELEASE_NAME)
-    with pytest.raises(UsageError, match="its ledger holds other looks than its checkpoint"):
+    with pytest.raises(CheckpointError, match="of another run than the checkpoint beside it"):
         plan_matching_anew(run)
 
 
@@ -421,10 +421,12 @@ def test_a_release_without_a_students_look_that_was_cut_short_is_its_ledgers_out
     release = Release.load(unbroken.path / RELEASE_NAME)
     teacher, embedding, student = release.charged
     lost = replace(student, name="student that was killed")
-    release.expect_outcome_of(Ledger((teacher, embedding, lost, student)), unbroken.path)
+    record = read_ledger(unbroken.path / LEDGER_NAME)
+    more = replace(record, ledger=Ledger((teacher, embedding, lost, student)))
+    release.expect_outcome_of(more, unbroken.path)
     for ledger in (Ledger((teacher, embedding)), Ledger((embedding, teacher, student))):
         with pytest.raises(PrivacyError, match="not the outcome of the ledger"):
-            release.expect_outcome_of(ledger, unbroken.path)
+            release.expect_outcome_of(replace(record, ledger=ledger), unbroken.path)
 
 
 def test_the_built_in_release_is_there_to_train_on():
