@@ -3,4 +3,4 @@
 In go values to release and a budget; out come noisy values, a ledger and a proven epsilon.
 """
 
-__all__ = ["accounting", "ledger", "mechanisms", "per_example", "statement"]
+__all__ = ["accounting", "exact", "ledger", "mechanisms", "normal", "per_example", "statement"]
