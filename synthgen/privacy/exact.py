@@ -16,9 +16,10 @@ steps:
 
 Theorem. The output is a post-processing of the Gaussian mechanism with noise multiplier 2^b / √S ≥ z, for which the
 accountant computes epsilon. Proof: by 1 and 2 an example moves the vector s of exact sums by at most √S in L2 norm.
-s is of integers, so that s + ⌊2^b · N⌋ = ⌊s + 2^b · N⌋: the floor of what the Gaussian mechanism releases. A function of
-a release is as private as the release (Dwork and Roth 2014, proposition 2.1). The same holds step by step for DP-SGD:
-by 1 and 2 the sum over a Poisson sample with an example differs from that without it by this example's row alone. ∎
+s is of integers, so that s + ⌊2^b · N⌋ = ⌊s + 2^b · N⌋: the floor of what the Gaussian mechanism releases. A function
+of a release is as private as the release (Dwork and Roth 2014, proposition 2.1). The same holds step by step for
+DP-SGD: by 1 and 2 the sum over a Poisson sample with an example differs from that without it by this example's row
+alone. ∎
 
 The discrete Gaussian of Canonne, Kamath and Steinke (2020, arXiv:2004.00010) would do as well for concentrated
 privacy (their theorem 14). But for privacy loss distributions there is no theorem that prices it, subsampled and in
@@ -91,7 +92,7 @@ class Grid:
         """Exact sums of at most 2^26 clipped rows, with noise, in the rows' unit: the mechanism's output."""
         drawn = rounded_normal(sums.size, self.noise_bits).reshape(sums.shape)
         drawn += sums.astype(np.int64)
-        return (drawn + 0.5) * self.step  # the floor takes half a step, on average
+        return (drawn.astype(np.float64) + 0.5) * self.step  # the floor takes half a step, on average
 
 
 def expect_countable(examples: int) -> None:
@@ -147,6 +148,7 @@ def _shortened(whole: WholeNumbers, squared_clip: int) -> WholeNumbers:
     small = np.ldexp(numbers, bits - exponents)  # at most 2^bits
     coarse = np.ceil(np.abs(small))
     norms = np.sqrt(np.einsum("nd,nd->n", coarse, coarse))[:, None]  # not below the true ones
-    short: WholeNumbers = np.trunc(small * (math.sqrt(squared_clip) * (1 - 2.0**-40) / np.maximum(norms, 1)))
+    target = math.sqrt(squared_clip) * (1 - 2.0**-40)
+    short: WholeNumbers = np.trunc(small * (target / np.maximum(norms, 1)))
     short[~_fits(short, squared_clip)] = 0
     return short

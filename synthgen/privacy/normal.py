@@ -8,10 +8,10 @@ arXiv:2207.13793). The distribution is that of the rounded variable itself, not 
    to the tail, whose cell j is taken with probability 2^-(j+1), and the rest to none.
 2. x is uniform in its cell: a fraction whose binary digits are drawn when they are needed, without end.
 3. The point is accepted with probability a(x) = exp(-x²/2) · 800/n_c, in the tail exp(-x²/2) · 800 · 64 · 2^(j+1), and
-   all is drawn anew otherwise. Both are at most 1: the first by the choice of n_c, the second because it is 2 · 10⁻¹⁷ at
-   x = 10 and falls by 2 · exp(-10.5) or more from one j to the next. So what is accepted has density proportional to
-   (n_c / 2¹⁶) · 64 · a(x), respectively 2^-(j+1) / 2¹⁶ · a(x), which is exp(-x²/2) · 800 · 64 / 2¹⁶ in both
-   cases: rejection sampling (von Neumann 1951) is exact.
+   all is drawn anew otherwise. Both are at most 1: the first by the choice of n_c, the second because it is 2 · 10⁻¹⁷
+   at x = 10 and shrinks by the factor 2 · exp(-10.5) or a smaller one from one j to the next. So what is accepted has
+   density proportional to (n_c / 2¹⁶) · 64 · a(x), respectively 2^-(j+1) / 2¹⁶ · a(x), which is
+   exp(-x²/2) · 800 · 64 / 2¹⁶ in both cases: rejection sampling (von Neumann 1951) is exact.
 4. To accept with probability a(x), a uniform u, another endless fraction, is compared with a(x). The first 24 digits
    of x's place in its cell and the first 23 of u bound both from below and above. If the bounds do not decide, further
    digits are drawn, and the bounds are rational numbers (`_exp_bounds`). The digits of x beyond 2⁻³⁰ are never used but

@@ -12,6 +12,7 @@ from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
 from synthgen.files import sha256_of_bytes
 from synthgen.model.recipe import load_recipe, with_budget
 from synthgen.privacy.accounting import epsilon_of
+from synthgen.privacy.exact import Grid
 from synthgen.real_images import load_real_images
 from synthgen.training.adversarial import plan_training
 from synthgen.training.dpgan import LEDGER_NAME, plan_private_training
@@ -128,23 +129,34 @@ def test_what_is_written_and_printed_tells_nothing_of_the_real_images(plan, unbr
 def test_the_noise_is_that_of_the_plan_and_the_clip_holds(plan):
     game = PrivateGame(plan.recipe, 0, noise_multiplier=3.0)
     nothing = np.zeros((0, 28, 28), np.uint8), np.zeros(0, np.uint8)
-    clip = plan.recipe.training.l2_clip_norm
-    noise = np.concatenate([game._noisy_sum(*nothing) for _ in range(20)])
+    clip, grid = plan.recipe.training.l2_clip_norm, game._grid
+    noise = np.concatenate([grid.noisy(game.whole_sum(*nothing)) for _ in range(20)])
     assert noise.std() == pytest.approx(3.0 * clip, rel=6 / np.sqrt(2 * noise.size))
     assert noise.mean() == pytest.approx(0, abs=6 * 3.0 * clip / np.sqrt(noise.size))
-    silent = PrivateGame(plan.recipe, 0, noise_multiplier=0.0)
     images, labels = plan.data.images, plan.data.labels  # 500: more than the rows held at a time
-    whole = silent._noisy_sum(images, labels)
+    whole = game.whole_sum(images, labels)
     for left_out in (0, 255, 256, 499):
         kept = np.arange(len(images)) != left_out
-        assert np.linalg.norm(whole - silent._noisy_sum(images[kept], labels[kept])) <= clip
-    assert silent._real_graph.experimental_get_tracing_count() == 1
+        moved = whole - game.whole_sum(images[kept], labels[kept])
+        assert 0 < sum(int(number) ** 2 for number in moved) <= grid.squared_clip
+        np.testing.assert_array_equal(moved, game.whole_sum(images[~kept], labels[~kept]))
+    assert game._real_graph.experimental_get_tracing_count() == 1
+
+
+def test_a_step_adds_the_mechanisms_noise_to_the_exact_sum(plan, monkeypatch):
+    game = PrivateGame(plan.recipe, 0, noise_multiplier=3.0)
+    seen = []
+    monkeypatch.setattr(Grid, "noisy", lambda self, sums: seen.append((self, sums)) or sums * self.step)
+    game.discriminator_step(plan.data.images[:30], plan.data.labels[:30], 0)
+    ((grid, sums),) = seen
+    assert grid == Grid.of(3.0, plan.recipe.training.l2_clip_norm)
+    assert (sums == np.rint(sums)).all()
 
 
 def test_the_seed_does_not_decide_the_noise(plan):
     empty = np.zeros((0, 28, 28), np.uint8), np.zeros(0, np.uint8)
     game = PrivateGame(plan.recipe, 3, noise_multiplier=1.0)
-    first, again = game._noisy_sum(*empty), game._noisy_sum(*empty)
+    first, again = (game._grid.noisy(game.whole_sum(*empty)) for _ in range(2))
     assert not np.isclose(first, again).any()
 
 

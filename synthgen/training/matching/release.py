@@ -9,6 +9,11 @@ takes (post-processing; Dwork and Roth 2014, proposition 2.1).
    2021, arXiv:2002.11603). By the teacher's labels rather than the given ones, because what a classifier downstream
    can learn is then the same at the borders between classes as everywhere else.
 3. The same sums of the activations of each student of the generator (``training.matching.student``).
+
+All of them are sums of integers with exactly sampled noise (``privacy.exact``). Its proof asks that what is computed
+of an image depends on that image alone. Features and embeddings come from TensorFlow, in batches of one fixed shape in
+which each image has its fixed place, whatever the others are: an image that is replaced by an empty record changes
+no other's row. The teacher's classes are exact.
 """
 
 import json
@@ -25,9 +30,9 @@ from synthgen.fashion import NUM_CLASSES, Images, Labels
 from synthgen.files import MALFORMED, publish
 from synthgen.index import pieces
 from synthgen.privacy.accounting import Mechanism
+from synthgen.privacy.exact import Grid, WholeNumbers, expect_countable
 from synthgen.privacy.ledger import Ledger
-from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
-from synthgen.training.matching.teacher import Teacher, Watch, train_teacher
+from synthgen.training.matching.teacher import Teacher, Watch, train_teacher, whole_features
 from synthgen.untrusted.datasets import open_hdf5, own_dataset, own_entry, whole
 from synthgen.untrusted.text import parse_json
 from synthgen.workers import StageProgress
@@ -207,9 +212,9 @@ def look_privately(
     """
     from synthgen.training.matching.features import SCATTERING_SIZE, embedding_rows, scattering_rows
 
-    features = np.empty((len(images), SCATTERING_SIZE), np.float32)
+    features = np.empty((len(images), SCATTERING_SIZE), np.int16)
     for rows in pieces(len(images), _BATCH):
-        features[rows] = _apart(scattering_rows, images[rows])
+        features[rows] = whole_features(_apart(scattering_rows, images[rows]))
         progress("scattering features", rows.stop, len(images))
     charge(plan.teacher)
     teacher = train_teacher(
@@ -220,7 +225,7 @@ def look_privately(
         progress=lambda done, of: progress("private teacher", done, of),
         watch=watch,
     )
-    taught = teacher.predict(features)
+    taught = teacher.predict_whole(features)
     del features
     charge(plan.embedding)
     sums = _noisy_sums(
@@ -267,11 +272,27 @@ def embedding_sums(
 ) -> npt.NDArray[np.float64]:
     """The sums of an embedding over the images of each label, with no noise: float64, shape (10, D).
 
-    One image more or less changes one row by at most 1 in norm.
+    One image changes one row by at most 1 in norm.
     """
+    grid = Grid.of(1.0, 1.0)
+    return whole_sums(embed, images, labels, grid, progress) * grid.step
+
+
+def whole_sums(
+    embed: Embed,
+    images: Images,
+    labels: Labels,
+    grid: Grid,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> WholeNumbers:
+    """The exact sums of an embedding over the images of each label, in whole steps of ``grid``: shape (10, D).
+
+    An image that is replaced by an empty record takes its own clipped row of integers out of one sum, and that is all.
+    """
+    expect_countable(len(images))
     sums = np.zeros((NUM_CLASSES, embed(images[:1]).shape[1]))
     for rows in pieces(len(images), _BATCH):
-        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ clip_rows(_apart(embed, images[rows]), 1.0)
+        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ grid.rows(_apart(embed, images[rows]))
         progress(rows.stop, len(images))
     return sums
 
@@ -279,9 +300,9 @@ def embedding_sums(
 def _noisy_sums(
     embed: Embed, images: Images, labels: Labels, mechanism: Mechanism, progress: Callable[[int, int], None]
 ) -> npt.NDArray[np.float64]:
-    """The Gaussian mechanism over ``embedding_sums``."""
-    sums = embedding_sums(embed, images, labels, progress)
-    return sums + gaussian_noise(sums.shape, mechanism.noise_multiplier * mechanism.l2_sensitivity)
+    """The exact Gaussian mechanism over ``whole_sums``."""
+    grid = Grid.of(mechanism.noise_multiplier, mechanism.l2_sensitivity)
+    return grid.noisy(whole_sums(embed, images, labels, grid, progress))
 
 
 def _apart(embed: Embed, images: Images) -> npt.NDArray[np.float32]:

@@ -31,7 +31,7 @@ _ROWS = 256  # examples whose features are held as float64 at a time, in the cac
 _ERRORS_ROOM = 2.0  # steps by which rounding ten errors can lengthen them, and more
 _LEAST_LENGTH = 1e-30  # of errors that are divided by
 _LEAST_LOGIT = -60.0  # below the largest; what is less likely than exp(-60) is that likely
-_SERIES = 12  # terms of an exponential between 1/2 and 1: to 1e-11
+_SERIES = 12  # terms of an exponential between 1 and 2: to 2e-12
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _errors(logits: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.f
     series = np.ones_like(rest)
     for n in range(_SERIES, 0, -1):
         series = 1 + rest / n * series
-    likely = np.ldexp(series, halvings.astype(np.int32))
+    likely: npt.NDArray[np.float64] = np.ldexp(series, halvings.astype(np.int32))
     likely /= _in_order(likely)[:, None]
     likely[np.arange(len(labels)), labels] -= 1
     return likely
@@ -164,7 +164,7 @@ def _errors(logits: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.f
 
 def _in_order(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The sum of each row of ten numbers, added from left to right."""
-    total = columns[:, 0].copy()
+    total: npt.NDArray[np.float64] = columns[:, 0].copy()
     for column in columns.T[1:]:
         total += column
     return total
@@ -186,4 +186,5 @@ def _whole_parameters(parameters: npt.NDArray[np.float64]) -> tuple[WholeNumbers
     """
     norms = np.sqrt(np.square(parameters).sum(axis=0))
     bits = EXACT_BITS - 1 - _FEATURE_BITS - math.frexp(float(norms.max()))[1]
-    return np.rint(np.ldexp(parameters, bits)), math.ldexp(1.0, -bits - _FEATURE_BITS)
+    whole: WholeNumbers = np.rint(np.ldexp(parameters, bits))
+    return whole, math.ldexp(1.0, -bits - _FEATURE_BITS)
