@@ -88,7 +88,9 @@ class DpganPlan(PrivatePlan):
         ]
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "noise_multiplier": self.noise_multiplier, "made_with": made_with()}
+        # A run that began before 0.3.0 had no exact noise, and is not gone on with as if it had.
+        own = {"noise_multiplier": self.noise_multiplier, "exact_noise": True, "made_with": made_with()}
+        return {**super().identity(), **own}
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
         ledger = OpenLedger.open(out / LEDGER_NAME, self.recipe.privacy)
@@ -225,4 +227,5 @@ class _DpganRun(Run):
         return {**record, "seconds": round(self.seconds)}
 
     def statement(self) -> PrivacyStatement:
-        return differential_privacy(self._ledger.ledger, self.plan.recipe.privacy.delta, self.plan.trained_on)
+        delta = self.plan.recipe.privacy.delta
+        return differential_privacy(self._ledger.ledger, delta, self.plan.trained_on, exact_noise=True)

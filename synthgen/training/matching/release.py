@@ -88,6 +88,7 @@ class Release:
         counts: float32, shape (10,): how many images it takes for each class, noise included.
         charged: the mechanisms that this release is the outcome of.
         students: in the order of their looks.
+        exact_noise: whether every look was on integers (``privacy.exact``); those before 0.3.0 were not.
     """
 
     teacher: Teacher
@@ -95,6 +96,7 @@ class Release:
     counts: npt.NDArray[np.float32]
     charged: tuple[Mechanism, ...]
     students: tuple[StudentRelease, ...] = ()
+    exact_noise: bool = False
 
     def save(self, path: Path) -> None:
         """Publish the release as an HDF5 file, whole or not at all."""
@@ -102,6 +104,8 @@ class Release:
             for name, array in zip(_NAMES, self._arrays(), strict=True):
                 file[name] = array
             file.attrs["charged"] = json.dumps(Ledger(self.charged).to_list())
+            if self.exact_noise:
+                file.attrs["exact_noise"] = "yes"
             for i, student in enumerate(self.students):
                 group = file.create_group(f"students/{i}")
                 group["means"] = student.means
@@ -130,7 +134,8 @@ class Release:
                 weights, bias, means, counts = (_array(file, name) for name in _NAMES)
                 charged = Ledger.from_list(parse_json(_text(file, "charged"))).mechanisms
                 students = tuple(_students(file))
-            release = cls(Teacher(weights, bias), means, counts, charged, students)
+                exact = "exact_noise" in file.attrs and _text(file, "exact_noise") == b"yes"
+            release = cls(Teacher(weights, bias), means, counts, charged, students, exact)
             release._expect_shapes()
         except MALFORMED as error:
             raise PrivacyError(f"{path}: no readable release: {error}; train anew in another folder") from error
@@ -317,4 +322,5 @@ def _released(teacher: Teacher, sums: npt.NDArray[np.float64], charged: tuple[Me
     from synthgen.training.matching.features import COUNTING_WEIGHT
 
     counts = np.maximum(sums[:, 0] / COUNTING_WEIGHT, _LEAST_COUNT)
-    return Release(teacher, (sums / counts[:, None]).astype(np.float32), counts.astype(np.float32), charged)
+    means = (sums / counts[:, None]).astype(np.float32)
+    return Release(teacher, means, counts.astype(np.float32), charged, exact_noise=True)

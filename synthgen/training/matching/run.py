@@ -257,4 +257,10 @@ class _MatchingRun(Run):
 
     def statement(self) -> PrivacyStatement:
         plan = self.plan
-        return differential_privacy(self._ledger.ledger, plan.recipe.privacy.delta, plan.trained_on, _PUBLIC)
+        return differential_privacy(
+            self._ledger.ledger,
+            plan.recipe.privacy.delta,
+            plan.trained_on,
+            _PUBLIC,
+            exact_noise=self._release.exact_noise,
+        )

@@ -128,24 +128,6 @@ def test_a_released_mean_is_the_noisy_mean_of_the_teachers_class(plan):
         np.testing.assert_allclose(release.means[label], mean, atol=1e-3)
 
 
-def test_noise_of_the_sums_has_the_scale_of_the_mechanism(plan, monkeypatch):
-    deviations = []
-    monkeypatch.setattr(
-        release_module, "gaussian_noise", lambda shape, deviation: deviations.append(deviation) or np.zeros(shape)
-    )
-    look_privately(plan.data.images, plan.data.labels, plan.look, lambda mechanism: None)
-    assert deviations == [plan.look.embedding.noise_multiplier]
-
-
-def test_one_image_moves_the_sums_by_1_at_most(plan):
-    images = np.concatenate([plan.data.images[:60], np.full((1, 28, 28), 255, np.uint8)])
-    labels = np.arange(61, dtype=np.uint8) % 10
-    whole = embedding_sums(embedding_rows, images, labels)
-    for left_out in (0, 17, 60):
-        kept = np.arange(61) != left_out
-        assert np.linalg.norm(whole - embedding_sums(embedding_rows, images[kept], labels[kept])) <= 1
-
-
 def test_a_charge_comes_before_the_look(plan, tmp_path, monkeypatch):
     out = tmp_path / "run"
     seen = []
