@@ -14,7 +14,6 @@ which the tests check bit for bit: in a batch of one fixed shape TensorFlow comp
 wherever it stands and whatever the others are.
 """
 
-import math
 from collections.abc import Callable
 
 import keras
@@ -27,6 +26,7 @@ from synthgen.privacy.exact import Grid
 _ROUNDING_ROOM = 1e-3
 
 _INPUT_STEPS = 2.0**13  # a dense layer's inputs have about this norm, in steps
+_MOST_STEPS = 2.0**40  # a unit
 
 Losses = Callable[[tf.Tensor], tf.Tensor]  # logits (N, 1) → each example's loss (N,) or (N, 1)
 
@@ -103,16 +103,18 @@ def _of_dense(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) -> _Part
     squares = inputs * _squares(gradient)
 
     def rounded(scales: tf.Tensor) -> tuple[tf.Tensor, _Sums]:
-        # The scale is shared out: a power of two for the inputs, so that they have some 2^13 steps, the rest for g.
-        doublings = tf.round(math.log2(_INPUT_STEPS) - tf.math.log(tf.cast(inputs, tf.float64)) / math.log(4))
-        share = tf.pow(tf.constant(2.0, tf.float64), tf.clip_by_value(doublings, 0.0, 40.0))
+        # The scale is shared out: a whole number for the inputs, so that they have some 2^13 steps, the rest for g.
+        lengths = tf.sqrt(tf.maximum(tf.cast(inputs, tf.float64), np.finfo(np.float32).tiny))
+        share = tf.round(tf.clip_by_value(_INPUT_STEPS / lengths, 1.0, _MOST_STEPS))
         rows, ones = _whole(seen, share), bias * share
         answers = _whole(gradient, scales / share)
 
         def summed(counts: tf.Tensor) -> list[tf.Tensor]:
             kept = _kept(answers, counts)
             kernel = tf.matmul(_kept(rows, counts), kept, transpose_a=True)
-            return [kernel, tf.linalg.matvec(kept, ones, transpose_a=True)] if layer.use_bias else [kernel]
+            if not layer.use_bias:
+                return [kernel]
+            return [kernel, tf.linalg.matvec(kept, tf.where(counts, ones, tf.zeros_like(ones)), transpose_a=True)]
 
         return (_squares(rows) + tf.square(ones)) * _squares(answers), summed
 

@@ -68,7 +68,7 @@ def test_the_sum_is_that_of_a_loop_over_examples(discriminator, batch):
     clip = float(np.median(norms))  # some are clipped and some are not
     assert norms.min() < 0.9 * clip < 1.1 * clip < norms.max()
     expected = one_by_one(discriminator, clip * (1 - 1e-3), batch)[0].sum(axis=0)
-    np.testing.assert_allclose(summed(discriminator, clip, batch), expected, atol=2e-6 * clip * len(norms))
+    np.testing.assert_allclose(summed(discriminator, clip, batch), expected, atol=5e-4 * clip)
 
 
 def filled(batch, rows):

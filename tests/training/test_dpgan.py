@@ -15,7 +15,7 @@ from synthgen.privacy.accounting import epsilon_of
 from synthgen.privacy.exact import Grid
 from synthgen.real_images import load_real_images
 from synthgen.training.adversarial import plan_training
-from synthgen.training.dpgan import LEDGER_NAME, plan_private_training
+from synthgen.training.dpgan import LEDGER_NAME, DpganPlan, plan_private_training
 from synthgen.training.dpgan_game import PrivateGame
 from synthgen.training.folder import STATE_NAME
 from synthgen.training.run import train
@@ -93,6 +93,7 @@ def test_a_run_leaves_a_checkpoint_and_a_ledger_of_every_step(plan, unbroken):
     }
     assert checkpoint.training["steps"] == charged_steps(checkpoint.path) == STEPS
     assert checkpoint.privacy.protects
+    assert checkpoint.privacy.proof.exact_noise
     assert [mechanism.steps for mechanism in checkpoint.privacy.proof.ledger] == [STEPS]
     assert checkpoint.privacy.proof.epsilon <= plan.recipe.privacy.epsilon
     assert (
@@ -212,6 +213,17 @@ def test_an_exhausted_budget_ends_the_run(plan, no_game, tmp_path, monkeypatch):
 
 def _twice_as_dear(mechanism):
     return lambda self, steps: replace(mechanism(self, steps), noise_multiplier=self.noise_multiplier / 1.3)
+
+
+def test_a_run_that_began_without_exact_noise_is_not_resumed(roomy, no_game, tmp_path, monkeypatch):
+    identity = DpganPlan.identity
+    earlier = lambda self: {key: value for key, value in identity(self).items() if key != "exact_noise"}  # noqa: E731
+    monkeypatch.setattr(DpganPlan, "identity", earlier)
+    with pytest.raises(Interrupted):
+        train(roomy, tmp_path / "run", should_stop=lambda: len(no_game) == 7)
+    monkeypatch.setattr(DpganPlan, "identity", identity)
+    with pytest.raises(UsageError, match="holds a run with different exact_noise"):
+        train(roomy, tmp_path / "run", resume=True)
 
 
 def test_a_run_without_its_ledger_is_not_resumed(roomy, no_game, tmp_path):

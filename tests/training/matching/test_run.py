@@ -92,6 +92,7 @@ def test_a_run_leaves_a_checkpoint_that_states_both_mechanisms(plan, unbroken):
         <= plan.recipe.privacy.epsilon
     )
     assert "equal class counts" not in unbroken.privacy.proof.public
+    assert unbroken.privacy.proof.exact_noise
 
 
 def test_nothing_unprotected_is_written(plan, unbroken):
@@ -281,6 +282,15 @@ def test_another_generator_is_trained_on_the_same_release_without_a_look(unbroke
     assert checkpoint.recipe.generator.filters == (6, 4)
     assert Release.load(tmp_path / "anew" / RELEASE_NAME).students
     assert {path.name: path.read_bytes() for path in unbroken.path.iterdir() if path.is_file()} == before
+
+
+def test_a_generator_on_an_earlier_versions_release_claims_no_exact_noise(unbroken, tmp_path):
+    earlier = shutil.copytree(unbroken.path, tmp_path / "earlier")
+    replace(Release.load(earlier / RELEASE_NAME), exact_noise=False).save(earlier / RELEASE_NAME)
+    checkpoint = train(plan_matching_anew(earlier, ["training.steps=1"]), tmp_path / "anew")
+    assert not checkpoint.privacy.proof.exact_noise
+    assert not Release.load(tmp_path / "anew" / RELEASE_NAME).exact_noise
+    assert not Release.load(load_checkpoint("private").path / RELEASE_NAME).exact_noise
 
 
 def forbidden(*arguments):
