@@ -76,18 +76,18 @@ class ClippedGradients:
         whole = [rounded(scales) for _, rounded in parts]
         # Exact, and so is the comparison, by the argument of ``privacy.exact._fits``; false for what is no number.
         fits = tf.add_n([square for square, _ in whole]) <= tf.constant(self._grid.squared_clip, tf.float64)
-        sums = [array for _, summed in whole for array in summed(tf.logical_and(counted, fits))]
+        counts = tf.cast(tf.logical_and(counted, fits), tf.float64)
+        sums = [array for _, summed in whole for array in summed(counts)]
         return [sums[i] for i in self._order], logits
 
     def _scales(self, squares: tf.Tensor) -> tf.Tensor:
         """From squared norms, what to multiply each example's gradient with: steps a unit, or fewer for a long one."""
-        norms = tf.sqrt(tf.maximum(tf.cast(squares, tf.float64), np.finfo(np.float32).tiny))
+        norms = tf.sqrt(tf.maximum(squares, np.finfo(np.float32).tiny))
         target = self._grid.clip * (1.0 - _ROUNDING_ROOM)
-        scales = tf.minimum(tf.constant(1 / self._grid.step, tf.float64), target / norms)
-        return tf.where(tf.math.is_finite(norms), scales, tf.zeros_like(scales))
+        return tf.where(tf.math.is_finite(norms), tf.minimum(1 / self._grid.step, target / norms), 0.0)
 
 
-_Sums = Callable[[tf.Tensor], list[tf.Tensor]]  # who counts (N,) → the exact sums for a layer's weights
+_Sums = Callable[[tf.Tensor], list[tf.Tensor]]  # 1 or 0 for each example (N,) → the exact sums for a layer's weights
 _Rounded = Callable[[tf.Tensor], tuple[tf.Tensor, _Sums]]  # scales (N,) → exact squared norms (N,), and the sums
 _Part = tuple[tf.Tensor, _Rounded]  # squared norms (N,), and what rounds
 
@@ -104,17 +104,14 @@ def _of_dense(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) -> _Part
 
     def rounded(scales: tf.Tensor) -> tuple[tf.Tensor, _Sums]:
         # The scale is shared out: a whole number for the inputs, so that they have some 2^13 steps, the rest for g.
-        lengths = tf.sqrt(tf.maximum(tf.cast(inputs, tf.float64), np.finfo(np.float32).tiny))
-        share = tf.round(tf.clip_by_value(_INPUT_STEPS / lengths, 1.0, _MOST_STEPS))
-        rows, ones = _whole(seen, share), bias * share
-        answers = _whole(gradient, scales / share)
+        lengths = tf.sqrt(tf.maximum(inputs, np.finfo(np.float32).tiny))
+        share = tf.where(scales > 0, tf.round(tf.clip_by_value(_INPUT_STEPS / lengths, 1.0, _MOST_STEPS)), 0.0)
+        rows, ones = _whole(seen, share), bias * tf.cast(share, tf.float64)
+        answers = _whole(gradient, tf.math.divide_no_nan(scales, share))
 
         def summed(counts: tf.Tensor) -> list[tf.Tensor]:
-            kept = _kept(answers, counts)
-            kernel = tf.matmul(_kept(rows, counts), kept, transpose_a=True)
-            if not layer.use_bias:
-                return [kernel]
-            return [kernel, tf.linalg.matvec(kept, tf.where(counts, ones, tf.zeros_like(ones)), transpose_a=True)]
+            kernel = tf.matmul(rows, answers * counts[:, tf.newaxis], transpose_a=True)
+            return [kernel, tf.linalg.matvec(answers, ones * counts, transpose_a=True)] if layer.use_bias else [kernel]
 
         return (_squares(rows) + tf.square(ones)) * _squares(answers), summed
 
@@ -138,7 +135,7 @@ def _of_convolution(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) ->
         whole = _whole(rows, scales)
 
         def summed(counts: tf.Tensor) -> list[tf.Tensor]:
-            total = tf.linalg.matvec(_kept(whole, counts), tf.cast(counts, tf.float64), transpose_a=True)
+            total = tf.linalg.matvec(whole, counts, transpose_a=True)
             kernel = tf.reshape(total[: taps * filters], kernel_shape)
             return [kernel, total[taps * filters :]] if layer.use_bias else [kernel]
 
@@ -148,17 +145,17 @@ def _of_convolution(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) ->
 
 
 def _whole(rows: tf.Tensor, scales: tf.Tensor) -> tf.Tensor:
-    """Rows times their scales, rounded to integers, float64."""
-    return tf.round(tf.cast(rows, tf.float64) * scales[:, tf.newaxis])
+    """Rows times their scales, rounded to integers, as float64; zeros where the scale is 0, whatever the row.
 
-
-def _kept(rows: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-    """Rows that count, and zeros for the others, even where these are no numbers."""
-    return tf.where(counts[:, tf.newaxis], rows, tf.zeros_like(rows))
+    Every float32 of 2^23 or more is an integer, so that it can be rounded before it is widened.
+    """
+    return tf.cast(tf.round(tf.math.multiply_no_nan(rows, scales[:, tf.newaxis])), tf.float64)
 
 
 def _squares(rows: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.square(rows), axis=1)
+    if rows.dtype == tf.float64:
+        return tf.einsum("nd,nd->n", rows, rows)  # needs no room for the squares
+    return tf.reduce_sum(tf.square(rows), axis=1)  # for float32 the faster of the two
 
 
 def _expect_plain(layer: keras.Layer) -> None:
