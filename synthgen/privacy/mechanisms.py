@@ -1,10 +1,9 @@
-"""Noise, sampling and clipping: what every private mechanism is made of.
+"""Poisson sampling, and the clip of real numbers. Noise, and the clip of every mechanism: ``privacy.exact``.
 
 Randomness comes from the operating system (``os.urandom``) and nowhere else. No seed is accepted or recorded, because
-anyone who knows the noise can subtract it.
+anyone who knows who was sampled, or the noise, can subtract it.
 """
 
-import math
 import os
 
 import numpy as np
@@ -12,39 +11,8 @@ import numpy.typing as npt
 
 from synthgen.errors import PrivacyError
 
-_CHUNK_DRAWS = 1 << 18  # numbers drawn at a time, to bound the memory of the uniform bits
 _CHUNK_ROW_BYTES = 32 << 20  # 32 MiB of rows clipped at a time
 _MIN_CLIP_NORM, _MAX_CLIP_NORM = 1e-30, 1e30  # far from the numbers that float32 cannot hold
-
-
-def gaussian_noise(shape: int | tuple[int, ...], standard_deviation: float) -> npt.NDArray[np.float64]:
-    """Independent Gaussian noise of mean 0 from the operating system's entropy.
-
-    Each number is the scaled sum of four Box-Muller draws. The low bits of a single draw can reveal the value that it
-    was added to (Mironov 2012, "On significance of the least significant bits for differential privacy"); inverting
-    a sum of four is infeasible (Holohan & Braghin 2021, "Secure random sampling in differential privacy").
-
-    Args:
-        shape: of the result.
-        standard_deviation: finite, at least 0; in the unit of the values that the noise is added to.
-
-    Returns:
-        float64 of ``shape``.
-
-    Raises:
-        PrivacyError: the standard deviation is negative, infinite or NaN.
-    """
-    if not (math.isfinite(standard_deviation) and standard_deviation >= 0):
-        raise PrivacyError(f"standard_deviation {standard_deviation}; expected a finite number of at least 0")
-    noise = np.empty(shape, np.float64)
-    flat = noise.reshape(-1)
-    for start in range(0, flat.size, _CHUNK_DRAWS):
-        part = flat[start : start + _CHUNK_DRAWS]
-        part[:] = _box_muller(part.size)
-        for _ in range(3):
-            part += _box_muller(part.size)
-    noise *= standard_deviation / 2  # four independent draws of variance 1 sum to variance 4
-    return noise
 
 
 def poisson_sample(population: int, probability: float) -> npt.NDArray[np.int64]:
@@ -106,15 +74,6 @@ def _clip_chunk(rows: npt.NDArray[np.floating], l2_clip_norm: float) -> npt.NDAr
     with np.errstate(over="ignore"):
         too_long = largest * norm > target
     return np.where(too_long, unit * (target / np.where(norm > 0, norm, 1)), wide)
-
-
-def _box_muller(count: int) -> npt.NDArray[np.float64]:
-    """Standard normal draws (Box & Muller 1958) from 53-bit uniforms that are above 0 and at most 1."""
-    half = (count + 1) // 2
-    uniform = ((_random_integers(2 * half) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    radius = np.sqrt(-2 * np.log(uniform[:half]))
-    angle = 2 * np.pi * uniform[half:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
 
 def _random_integers(count: int) -> npt.NDArray[np.uint64]:

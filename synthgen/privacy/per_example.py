@@ -5,8 +5,13 @@ step further than the clip norm. For a dense layer this gradient is the outer pr
 its output's gradient: its norm is |a|·|g|, and the gradient itself is never computed (Goodfellow 2015,
 arXiv:1510.01799). For a convolution it is the product of the unfolded patches with the output's gradients, one small
 matrix product per example (Rochette, Manoel and Tramel 2019, arXiv:1912.06015). These products are kept until the clip
-factors are known. With few filters this is cheaper than Gram matrices, and safer: no norm is a difference of large
-numbers, and the norm is that of the very numbers that are summed.
+factors are known. With few filters this is cheaper than Gram matrices.
+
+The gradients that are summed are integers (``privacy.exact``): a, g and the products are scaled and rounded to whole
+numbers, held in float64, so that norms and sums of them are exact. An example whose norm still exceeds the clip, which
+the factors leave room for, counts as zero. That its integers depend on that example alone rests on one assumption,
+which the tests check bit for bit: in a batch of one fixed shape TensorFlow computes an example's gradients the same
+wherever it stands and whatever the others are.
 """
 
 from collections.abc import Callable
@@ -15,9 +20,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Norms, products and sums are rounded to float32. The clip is this much tighter than declared, so that the rounded sums
-# of two neighbouring batches still differ by no more than the clip norm.
+from synthgen.privacy.exact import Grid
+
+# How much shorter than the clip the factors make a gradient, so that rounding does not bring it above.
 _ROUNDING_ROOM = 1e-3
+
+_INPUT_STEPS = 2.0**13  # a dense layer's inputs have about this norm, in steps
+_MOST_STEPS = 2.0**40  # a unit
 
 Losses = Callable[[tf.Tensor], tf.Tensor]  # logits (N, 1) → each example's loss (N,) or (N, 1)
 
@@ -28,19 +37,19 @@ class ClippedGradients:
     Args:
         model: a functional model of one output whose parameters all lie in ``Conv2D`` and ``Dense`` layers without
             an activation of their own, each used once. No layer may mix examples, as batch normalisation does.
-        l2_clip_norm: the largest norm that one example's gradient keeps.
+        grid: of the mechanism; its clip is the largest norm that one example's gradient keeps.
 
     Raises:
         ValueError: the model has another layer with parameters.
     """
 
-    def __init__(self, model: keras.Model, l2_clip_norm: float) -> None:
+    def __init__(self, model: keras.Model, grid: Grid) -> None:
         self._layers = [layer for layer in model.layers if layer.weights]
         for layer in self._layers:
             _expect_plain(layer)
         ends = [tensor for layer in self._layers for tensor in (layer.input, layer.output)]
         self._model = keras.Model(model.inputs, [model.output, *ends])
-        self._clip = l2_clip_norm * (1.0 - _ROUNDING_ROOM)
+        self._grid = grid
         order = {id(variable): i for i, variable in enumerate(model.trainable_variables)}
         self._order = np.argsort([order[id(v)] for layer in self._layers for v in layer.trainable_variables])
 
@@ -50,10 +59,11 @@ class ClippedGradients:
         Args:
             inputs: the model's inputs, N examples each.
             losses: each example's loss from its logit.
-            counted: float32, shape (N,): 1 for an example, 0 for a row that only fills the batch.
+            counted: shape (N,): true for an example, false for a row that only fills the batch.
 
         Returns:
-            The sums, in the order of ``model.trainable_variables``, and the logits (N, 1).
+            The sums in whole steps of the grid, float64, in the order of ``model.trainable_variables``, and the logits
+            (N, 1).
         """
         with tf.GradientTape() as tape:
             logits, *ends = self._model(inputs, training=True)
@@ -62,36 +72,50 @@ class ClippedGradients:
         seen, answered = ends[0::2], ends[1::2]
         gradients = tape.gradient(total, answered)
         parts = [_part_of(*each) for each in zip(self._layers, seen, gradients, strict=True)]
-        squares = tf.add_n([square for square, _ in parts])
-        factors = counted * self._factors(squares)
-        sums = [array for _, weighted in parts for array in weighted(factors)]
+        scales = self._scales(tf.add_n([square for square, _ in parts]))
+        whole = [rounded(scales) for _, rounded in parts]
+        # Exact, and so is the comparison, by the argument of ``privacy.exact._fits``; false for what is no number.
+        fits = tf.add_n([square for square, _ in whole]) <= tf.constant(self._grid.squared_clip, tf.float64)
+        counts = tf.cast(tf.logical_and(counted, fits), tf.float64)
+        sums = [array for _, summed in whole for array in summed(counts)]
         return [sums[i] for i in self._order], logits
 
-    def _factors(self, squares: tf.Tensor) -> tf.Tensor:
-        # An example whose norm is infinite or NaN counts as zero: it must not spoil the sum of the others, and an error
-        # would reveal that it is there.
+    def _scales(self, squares: tf.Tensor) -> tf.Tensor:
+        """From squared norms, what to multiply each example's gradient with: steps a unit, or fewer for a long one."""
         norms = tf.sqrt(tf.maximum(squares, np.finfo(np.float32).tiny))
-        return tf.where(tf.math.is_finite(norms), tf.minimum(1.0, self._clip / norms), 0.0)
+        target = self._grid.clip * (1.0 - _ROUNDING_ROOM)
+        return tf.where(tf.math.is_finite(norms), tf.minimum(1 / self._grid.step, target / norms), 0.0)
 
 
-_Part = tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]
+_Sums = Callable[[tf.Tensor], list[tf.Tensor]]  # 1 or 0 for each example (N,) → the exact sums for a layer's weights
+_Rounded = Callable[[tf.Tensor], tuple[tf.Tensor, _Sums]]  # scales (N,) → exact squared norms (N,), and the sums
+_Part = tuple[tf.Tensor, _Rounded]  # squared norms (N,), and what rounds
 
 
 def _part_of(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) -> _Part:
-    """For one layer: squared norms (N,), and a function from clip factors (N,) to the sums for its weights."""
+    """What one layer has of each example's gradient."""
     return (_of_dense if isinstance(layer, keras.layers.Dense) else _of_convolution)(layer, seen, gradient)
 
 
 def _of_dense(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) -> _Part:
     bias = 1.0 if layer.use_bias else 0.0  # a bias is a weight whose input is always 1
-    squares = (_squares(seen) + bias) * _squares(gradient)
+    inputs = _squares(seen) + bias
+    squares = inputs * _squares(gradient)
 
-    def weighted(factors: tf.Tensor) -> list[tf.Tensor]:
-        clipped = _scaled(gradient, factors)
-        kernel = tf.matmul(_scaled(seen, tf.sign(factors)), clipped, transpose_a=True)
-        return [kernel, tf.reduce_sum(clipped, axis=0)] if layer.use_bias else [kernel]
+    def rounded(scales: tf.Tensor) -> tuple[tf.Tensor, _Sums]:
+        # The scale is shared out: a whole number for the inputs, so that they have some 2^13 steps, the rest for g.
+        lengths = tf.sqrt(tf.maximum(inputs, np.finfo(np.float32).tiny))
+        share = tf.where(scales > 0, tf.round(tf.clip_by_value(_INPUT_STEPS / lengths, 1.0, _MOST_STEPS)), 0.0)
+        rows, ones = _whole(seen, share), bias * tf.cast(share, tf.float64)
+        answers = _whole(gradient, tf.math.divide_no_nan(scales, share))
 
-    return squares, weighted
+        def summed(counts: tf.Tensor) -> list[tf.Tensor]:
+            kernel = tf.matmul(rows, answers * counts[:, tf.newaxis], transpose_a=True)
+            return [kernel, tf.linalg.matvec(answers, ones * counts, transpose_a=True)] if layer.use_bias else [kernel]
+
+        return (_squares(rows) + tf.square(ones)) * _squares(answers), summed
+
+    return squares, rounded
 
 
 def _of_convolution(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) -> _Part:
@@ -104,23 +128,34 @@ def _of_convolution(layer: keras.Layer, seen: tf.Tensor, gradient: tf.Tensor) ->
     gradient = tf.reshape(gradient, [-1, pixels, filters])
     kernels = tf.matmul(tf.reshape(patches, [-1, pixels, taps]), gradient, transpose_a=True)
     rows = tf.reshape(kernels, [-1, taps * filters])  # each the kernel's gradient of one example
-    biases = tf.reduce_sum(gradient, axis=1)
-    squares = _squares(rows) + (_squares(biases) if layer.use_bias else 0.0)
+    if layer.use_bias:
+        rows = tf.concat([rows, tf.reduce_sum(gradient, axis=1)], axis=1)
 
-    def weighted(factors: tf.Tensor) -> list[tf.Tensor]:
-        kernel = tf.reshape(tf.reduce_sum(_scaled(rows, factors), axis=0), kernel_shape)
-        return [kernel, tf.reduce_sum(_scaled(biases, factors), axis=0)] if layer.use_bias else [kernel]
+    def rounded(scales: tf.Tensor) -> tuple[tf.Tensor, _Sums]:
+        whole = _whole(rows, scales)
 
-    return squares, weighted
+        def summed(counts: tf.Tensor) -> list[tf.Tensor]:
+            total = tf.linalg.matvec(whole, counts, transpose_a=True)
+            kernel = tf.reshape(total[: taps * filters], kernel_shape)
+            return [kernel, total[taps * filters :]] if layer.use_bias else [kernel]
+
+        return _squares(whole), summed
+
+    return _squares(rows), rounded
 
 
-def _scaled(rows: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Rows times their factors; 0 times anything is 0, even times infinity."""
-    return tf.math.multiply_no_nan(rows, factors[:, tf.newaxis])
+def _whole(rows: tf.Tensor, scales: tf.Tensor) -> tf.Tensor:
+    """Rows times their scales, rounded to integers, as float64; zeros where the scale is 0, whatever the row.
+
+    Every float32 of 2^23 or more is an integer, so that it can be rounded before it is widened.
+    """
+    return tf.cast(tf.round(tf.math.multiply_no_nan(rows, scales[:, tf.newaxis])), tf.float64)
 
 
 def _squares(rows: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.square(rows), axis=1)
+    if rows.dtype == tf.float64:
+        return tf.einsum("nd,nd->n", rows, rows)  # needs no room for the squares
+    return tf.reduce_sum(tf.square(rows), axis=1)  # for float32 the faster of the two
 
 
 def _expect_plain(layer: keras.Layer) -> None:

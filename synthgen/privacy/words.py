@@ -15,7 +15,7 @@ PUBLIC = (
     "the list of classes",
 )
 NOT_CHARGED = "the choice of hyper-parameters"
-EXACT_NOISE = "sums of integers and discrete Gaussian noise: the proof holds for what the program computes"
+EXACT_NOISE = "sums of integers, and Gaussian noise rounded to integers: the proof holds for what the program computes"
 FLOATING_POINT = (
     "the proof is for real numbers; noise is drawn in double precision as a sum of four draws, "
     "which is not proven to withstand an attack on its low bits"

@@ -87,7 +87,9 @@ class DpganPlan(PrivatePlan):
         ]
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "noise_multiplier": self.noise_multiplier, "made_with": made_with()}
+        # A run that began before 0.3.0 had no exact noise, and is not gone on with as if it had.
+        own = {"noise_multiplier": self.noise_multiplier, "exact_noise": True, "made_with": made_with()}
+        return {**super().identity(), **own}
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
         account = Account.resumed(self, out)[0] if resume else Account(self, out, None)

@@ -1,21 +1,21 @@
 """The private game: a discriminator trained by DP-SGD, and a generator that sees nothing but that discriminator.
 
 All that a step of the discriminator releases is a sum of clipped per-example gradients of the real images with
-Gaussian noise (Abadi et al. 2016, arXiv:1607.00133); all else, the generator above all, is computed from that and costs
-no privacy. The recipe is that of Bie, Kamath and Zhang 2023, "Private GANs, Revisited" (arXiv:2302.02936): large
-batches, and as many discriminator steps to one of the generator as the noise requires.
+Gaussian noise (Abadi et al. 2016, arXiv:1607.00133), on integers (``privacy.exact``); all else, the generator above
+all, is computed from that and costs no privacy. The recipe is that of Bie, Kamath and Zhang 2023, "Private GANs,
+Revisited" (arXiv:2302.02936): large batches, and as many discriminator steps to one of the generator as the noise
+requires.
 """
 
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from synthgen.errors import TrainingError
 from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.model.recipe import PrivateAdversarialRecipe
-from synthgen.privacy.mechanisms import gaussian_noise
+from synthgen.privacy.exact import Grid, WholeNumbers, expect_countable
 from synthgen.privacy.per_example import ClippedGradients
 from synthgen.training.game import FORGED_FOR_DISCRIMINATOR, Players
 
@@ -33,8 +33,9 @@ class PrivateGame(Players):
 
     def __init__(self, recipe: PrivateAdversarialRecipe, seed: int, noise_multiplier: float) -> None:
         super().__init__(recipe, seed, recipe.training.steps)
-        self._training, self._noise_multiplier = recipe.training, noise_multiplier
-        self._gradients = ClippedGradients(self.discriminator, recipe.training.l2_clip_norm)
+        self._training = recipe.training
+        self._grid = Grid.of(noise_multiplier, recipe.training.l2_clip_norm)
+        self._gradients = ClippedGradients(self.discriminator, self._grid)
         self._shapes = [tuple(variable.shape) for variable in self.discriminator.trainable_variables]
         self._parameters = sum(int(np.prod(shape)) for shape in self._shapes)
         self._real_graph = tf.function(self._sum_over_real)
@@ -56,9 +57,10 @@ class PrivateGame(Players):
             TrainingError: the noisy gradient is no number any more.
         """
         section = self._training
-        real = self._noisy_sum(images, labels) / section.batch_size  # the expected size: the drawn one is private
+        # Over the expected size: the drawn one is private.
+        real = self._grid.noisy(self.whole_sum(images, labels)) / section.batch_size
         forged, accuracy = self._forged_graph(tf.constant(step, tf.int64))
-        gradient = (real + forged.numpy().astype(np.float64) / section.forged_batch_size) / 2
+        gradient = (real + forged.numpy() * self._grid.step / section.forged_batch_size) / 2
         if not np.isfinite(gradient).all():
             raise TrainingError(f"the discriminator's gradient is no number at step {step}: lower its learning rate")
         self._apply_graph(tf.constant(gradient, tf.float32))
@@ -70,10 +72,10 @@ class PrivateGame(Players):
         blank = np.zeros((count, IMAGE_SIDE, IMAGE_SIDE), np.uint8)  # only its length counts: no loss here is paired
         return self.generator_step(blank, np.zeros(count, np.uint8), step).loss
 
-    def _noisy_sum(self, images: Images, labels: Labels) -> npt.NDArray[np.float64]:
-        """The Gaussian mechanism: the clipped gradients' sum over the sample, with noise."""
-        clip = self._training.l2_clip_norm
-        total = gaussian_noise(self._parameters, self._noise_multiplier * clip)
+    def whole_sum(self, images: Images, labels: Labels) -> WholeNumbers:
+        """The exact sum of the images' clipped gradients, in whole steps of the mechanism's grid."""
+        expect_countable(len(images))
+        total = np.zeros(self._parameters)
         for first in range(0, len(images), _ROWS):
             part = slice(first, first + _ROWS)
             total += self._real_graph(*_padded(images[part], labels[part])).numpy()
@@ -87,7 +89,7 @@ class PrivateGame(Players):
         # Clipped like the real ones though they need no protection: unclipped, they would drown them.
         count = self._training.forged_batch_size
         forged = self._forge(tf.zeros([count], tf.uint8), step, FORGED_FOR_DISCRIMINATOR)
-        sums, logits = self._gradients.sum(forged, self._each_loss(real=False), tf.ones([count]))
+        sums, logits = self._gradients.sum(forged, self._each_loss(real=False), tf.fill([count], True))
         return _flat(sums), tf.reduce_mean(tf.cast(logits <= 0, tf.float32))
 
     def _each_loss(self, *, real: bool) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -105,7 +107,7 @@ class PrivateGame(Players):
 def _padded(images: Images, labels: Labels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Rows that count and rows that fill up to one fixed shape, so that the graph is traced once."""
     filling = _ROWS - len(images)
-    counted = np.concatenate([np.ones(len(images), np.float32), np.zeros(filling, np.float32)])
+    counted = np.arange(_ROWS) < len(images)
     return (
         tf.constant(np.concatenate([images, np.zeros((filling, IMAGE_SIDE, IMAGE_SIDE), np.uint8)])),
         tf.constant(np.concatenate([labels, np.zeros(filling, np.uint8)])),

@@ -184,6 +184,11 @@ class PrivateRun(Run):
 
     @property
     @abstractmethod
+    def exact_noise(self) -> bool:
+        """Whether every mechanism so far was on integers (``privacy.exact``); no run before 0.3.0 was."""
+
+    @property
+    @abstractmethod
     def release_sha256(self) -> str | None:
         """Of what was released for good, and is trained on."""
 
@@ -219,6 +224,7 @@ class PrivateRun(Run):
             plan.recipe.privacy.delta,
             plan.trained_on,
             self.public,
+            exact_noise=self.exact_noise,
             run=record.run,
             release_sha256=None if record.run is None else self.release_sha256,
         )

@@ -12,7 +12,7 @@ from synthgen.audit.canaries import Evidence, class_sum_evidence, linear_softmax
 from synthgen.audit.one_run import epsilon_lower_bound, one_run_audit, p_value
 from synthgen.errors import UsageError
 from synthgen.privacy.accounting import Mechanism, epsilon_of
-from synthgen.privacy.mechanisms import clip_rows, gaussian_noise, poisson_sample
+from synthgen.privacy.mechanisms import clip_rows, poisson_sample
 
 DELTA = 1e-5
 
@@ -105,6 +105,10 @@ def test_scores_that_are_no_numbers_are_a_bug():
 # ---- the Gaussian mechanism over class sums
 
 Floats = npt.NDArray[np.float64]
+
+
+def gaussian_noise(shape: int | tuple[int, ...], deviation: float) -> Floats:
+    return np.random.default_rng().normal(0, deviation, shape)
 
 
 @dataclass(frozen=True, kw_only=True)

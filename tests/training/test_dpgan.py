@@ -12,9 +12,10 @@ from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
 from synthgen.files import sha256_of_bytes
 from synthgen.model.recipe import load_recipe, with_budget
 from synthgen.privacy.accounting import epsilon_of
+from synthgen.privacy.exact import Grid
 from synthgen.real_images import load_real_images
 from synthgen.training.adversarial import plan_training
-from synthgen.training.dpgan import LEDGER_NAME, plan_private_training
+from synthgen.training.dpgan import LEDGER_NAME, DpganPlan, plan_private_training
 from synthgen.training.dpgan_game import PrivateGame
 from synthgen.training.folder import STATE_NAME
 from synthgen.training.run import train
@@ -92,6 +93,7 @@ def test_a_run_leaves_a_checkpoint_and_a_ledger_of_every_step(plan, unbroken):
     }
     assert checkpoint.training["steps"] == charged_steps(checkpoint.path) == STEPS
     assert checkpoint.privacy.protects
+    assert checkpoint.privacy.proof.exact_noise
     assert [mechanism.steps for mechanism in checkpoint.privacy.proof.ledger] == [STEPS]
     assert checkpoint.privacy.proof.epsilon <= plan.recipe.privacy.epsilon
     assert (
@@ -128,23 +130,34 @@ def test_what_is_written_and_printed_tells_nothing_of_the_real_images(plan, unbr
 def test_the_noise_is_that_of_the_plan_and_the_clip_holds(plan):
     game = PrivateGame(plan.recipe, 0, noise_multiplier=3.0)
     nothing = np.zeros((0, 28, 28), np.uint8), np.zeros(0, np.uint8)
-    clip = plan.recipe.training.l2_clip_norm
-    noise = np.concatenate([game._noisy_sum(*nothing) for _ in range(20)])
+    clip, grid = plan.recipe.training.l2_clip_norm, game._grid
+    noise = np.concatenate([grid.noisy(game.whole_sum(*nothing)) for _ in range(20)])
     assert noise.std() == pytest.approx(3.0 * clip, rel=6 / np.sqrt(2 * noise.size))
     assert noise.mean() == pytest.approx(0, abs=6 * 3.0 * clip / np.sqrt(noise.size))
-    silent = PrivateGame(plan.recipe, 0, noise_multiplier=0.0)
     images, labels = plan.data.images, plan.data.labels  # 500: more than the rows held at a time
-    whole = silent._noisy_sum(images, labels)
+    whole = game.whole_sum(images, labels)
     for left_out in (0, 255, 256, 499):
         kept = np.arange(len(images)) != left_out
-        assert np.linalg.norm(whole - silent._noisy_sum(images[kept], labels[kept])) <= clip
-    assert silent._real_graph.experimental_get_tracing_count() == 1
+        moved = whole - game.whole_sum(images[kept], labels[kept])
+        assert 0 < sum(int(number) ** 2 for number in moved) <= grid.squared_clip
+        np.testing.assert_array_equal(moved, game.whole_sum(images[~kept], labels[~kept]))
+    assert game._real_graph.experimental_get_tracing_count() == 1
+
+
+def test_a_step_adds_the_mechanisms_noise_to_the_exact_sum(plan, monkeypatch):
+    game = PrivateGame(plan.recipe, 0, noise_multiplier=3.0)
+    seen = []
+    monkeypatch.setattr(Grid, "noisy", lambda self, sums: seen.append((self, sums)) or sums * self.step)
+    game.discriminator_step(plan.data.images[:30], plan.data.labels[:30], 0)
+    ((grid, sums),) = seen
+    assert grid == Grid.of(3.0, plan.recipe.training.l2_clip_norm)
+    assert (sums == np.rint(sums)).all()
 
 
 def test_the_seed_does_not_decide_the_noise(plan):
     empty = np.zeros((0, 28, 28), np.uint8), np.zeros(0, np.uint8)
     game = PrivateGame(plan.recipe, 3, noise_multiplier=1.0)
-    first, again = game._noisy_sum(*empty), game._noisy_sum(*empty)
+    first, again = (game._grid.noisy(game.whole_sum(*empty)) for _ in range(2))
     assert not np.isclose(first, again).any()
 
 
@@ -200,6 +213,17 @@ def test_an_exhausted_budget_ends_the_run(plan, no_game, tmp_path, monkeypatch):
 
 def _twice_as_dear(mechanism):
     return lambda self, steps: replace(mechanism(self, steps), noise_multiplier=self.noise_multiplier / 1.3)
+
+
+def test_a_run_that_began_without_exact_noise_is_not_resumed(roomy, no_game, tmp_path, monkeypatch):
+    identity = DpganPlan.identity
+    earlier = lambda self: {key: value for key, value in identity(self).items() if key != "exact_noise"}  # noqa: E731
+    monkeypatch.setattr(DpganPlan, "identity", earlier)
+    with pytest.raises(Interrupted):
+        train(roomy, tmp_path / "run", should_stop=lambda: len(no_game) == 7)
+    monkeypatch.setattr(DpganPlan, "identity", identity)
+    with pytest.raises(UsageError, match="holds a run with different exact_noise"):
+        train(roomy, tmp_path / "run", resume=True)
 
 
 def test_a_run_without_its_ledger_is_not_resumed(roomy, no_game, tmp_path):

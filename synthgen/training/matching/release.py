@@ -9,6 +9,11 @@ takes (post-processing; Dwork and Roth 2014, proposition 2.1).
    2021, arXiv:2002.11603). By the teacher's labels rather than the given ones, because what a classifier downstream
    can learn is then the same at the borders between classes as everywhere else.
 3. The same sums of the activations of each student of the generator (``training.matching.student``).
+
+All of them are sums of integers with exactly sampled noise (``privacy.exact``). Its proof asks that what is computed
+of an image depends on that image alone. Features and embeddings come from TensorFlow, in batches of one fixed shape in
+which each image has its fixed place, whatever the others are: an image that is replaced by an empty record changes
+no other's row. The teacher's classes are exact.
 """
 
 import functools
@@ -27,10 +32,10 @@ from synthgen.fashion import NUM_CLASSES, Images, Labels
 from synthgen.files import MALFORMED, publish, sha256_of_json
 from synthgen.index import pieces
 from synthgen.privacy.accounting import Mechanism
+from synthgen.privacy.exact import Grid, WholeNumbers, expect_countable
 from synthgen.privacy.ledger import Ledger, LedgerRecord
-from synthgen.privacy.mechanisms import clip_rows, gaussian_noise
 from synthgen.privacy.statement import claim_sha256
-from synthgen.training.matching.teacher import Teacher, Watch, train_teacher
+from synthgen.training.matching.teacher import Teacher, Watch, train_teacher, whole_features
 from synthgen.untrusted.datasets import open_hdf5, own_dataset, own_entry, whole
 from synthgen.untrusted.text import parse_json
 from synthgen.workers import StageProgress
@@ -87,6 +92,7 @@ class Release:
         charged: the mechanisms that this release is the outcome of.
         students: in the order of their looks.
         run: the identity of the run that looked; None for a run of 0.1.0 or 0.2.0.
+        exact_noise: whether every look was on integers (``privacy.exact``); those before 0.3.0 were not.
     """
 
     teacher: Teacher
@@ -95,6 +101,7 @@ class Release:
     charged: tuple[Mechanism, ...]
     students: tuple[StudentRelease, ...] = ()
     run: str | None = None
+    exact_noise: bool = False
 
     def save(self, path: Path, name: Callable[[str], None] = lambda sha256: None) -> None:
         """Publish the release as an HDF5 file, whole or not at all.
@@ -110,12 +117,17 @@ class Release:
                 file.attrs["charged"] = json.dumps(Ledger(self.charged).to_list())
                 if self.run is not None:
                     file.attrs["run"] = self.run
+                if self.exact_noise:
+                    file.attrs["exact_noise"] = "yes"
             name(self.sha256)
 
     @functools.cached_property
     def sha256(self) -> str:
         """Over names and content of all that it holds, not over the bytes of its file."""
-        digest = hashlib.sha256(sha256_of_json({"run": self.run, "charged": Ledger(self.charged).to_list()}).encode())
+        known = {"run": self.run, "charged": Ledger(self.charged).to_list()}
+        if self.exact_noise:
+            known["exact_noise"] = True
+        digest = hashlib.sha256(sha256_of_json(known).encode())
         for name, array in self._named_arrays():
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -150,7 +162,8 @@ class Release:
                 charged = Ledger.from_list(parse_json(_text(file, "charged"))).mechanisms
                 students = tuple(_students(file))
                 run = _text(file, "run").decode() if "run" in file.attrs else None
-            release = cls(Teacher(weights, bias), means, counts, charged, students, run)
+                exact = "exact_noise" in file.attrs and _text(file, "exact_noise") == b"yes"
+            release = cls(Teacher(weights, bias), means, counts, charged, students, run, exact)
             release._expect_shapes()
         except MALFORMED as error:
             raise PrivacyError(f"{path}: no readable release: {error}; train anew in another folder") from error
@@ -253,9 +266,9 @@ def look_privately(
     """
     from synthgen.training.matching.features import SCATTERING_SIZE, embedding_rows, scattering_rows
 
-    features = np.empty((len(images), SCATTERING_SIZE), np.float32)
+    features = np.empty((len(images), SCATTERING_SIZE), np.int16)
     for rows in pieces(len(images), _BATCH):
-        features[rows] = _apart(scattering_rows, images[rows])
+        features[rows] = whole_features(_apart(scattering_rows, images[rows]))
         progress("scattering features", rows.stop, len(images))
     charge(plan.teacher)
     teacher = train_teacher(
@@ -266,7 +279,7 @@ def look_privately(
         progress=lambda done, of: progress("private teacher", done, of),
         watch=watch,
     )
-    taught = teacher.predict(features)
+    taught = teacher.predict_whole(features)
     del features
     charge(plan.embedding)
     sums = _noisy_sums(
@@ -313,11 +326,27 @@ def embedding_sums(
 ) -> npt.NDArray[np.float64]:
     """The sums of an embedding over the images of each label, with no noise: float64, shape (10, D).
 
-    One image more or less changes one row by at most 1 in norm.
+    One image changes one row by at most 1 in norm.
     """
+    grid = Grid.of(1.0, 1.0)
+    return whole_sums(embed, images, labels, grid, progress) * grid.step
+
+
+def whole_sums(
+    embed: Embed,
+    images: Images,
+    labels: Labels,
+    grid: Grid,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> WholeNumbers:
+    """The exact sums of an embedding over the images of each label, in whole steps of ``grid``: shape (10, D).
+
+    An image that is replaced by an empty record takes its own clipped row of integers out of one sum, and that is all.
+    """
+    expect_countable(len(images))
     sums = np.zeros((NUM_CLASSES, embed(images[:1]).shape[1]))
     for rows in pieces(len(images), _BATCH):
-        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ clip_rows(_apart(embed, images[rows]), 1.0)
+        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ grid.rows(_apart(embed, images[rows]))
         progress(rows.stop, len(images))
     return sums
 
@@ -325,9 +354,9 @@ def embedding_sums(
 def _noisy_sums(
     embed: Embed, images: Images, labels: Labels, mechanism: Mechanism, progress: Callable[[int, int], None]
 ) -> npt.NDArray[np.float64]:
-    """The Gaussian mechanism over ``embedding_sums``."""
-    sums = embedding_sums(embed, images, labels, progress)
-    return sums + gaussian_noise(sums.shape, mechanism.noise_multiplier * mechanism.l2_sensitivity)
+    """The exact Gaussian mechanism over ``whole_sums``."""
+    grid = Grid.of(mechanism.noise_multiplier, mechanism.l2_sensitivity)
+    return grid.noisy(whole_sums(embed, images, labels, grid, progress))
 
 
 def _apart(embed: Embed, images: Images) -> npt.NDArray[np.float32]:
@@ -342,4 +371,5 @@ def _released(teacher: Teacher, sums: npt.NDArray[np.float64], charged: tuple[Me
     from synthgen.training.matching.features import COUNTING_WEIGHT
 
     counts = np.maximum(sums[:, 0] / COUNTING_WEIGHT, _LEAST_COUNT)
-    return Release(teacher, (sums / counts[:, None]).astype(np.float32), counts.astype(np.float32), charged)
+    means = (sums / counts[:, None]).astype(np.float32)
+    return Release(teacher, means, counts.astype(np.float32), charged, exact_noise=True)

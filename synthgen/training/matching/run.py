@@ -203,6 +203,11 @@ class _MatchingRun(PrivateRun):
         self._student: Student | None = None  # trained, its look not yet taken
 
     @property
+    def exact_noise(self) -> bool:
+        """As the release says, which may be of an earlier version."""
+        return self._release.exact_noise
+
+    @property
     def release_sha256(self) -> str:
         """Of the looks so far."""
         return self._release.sha256

@@ -2,10 +2,15 @@
 
 Tramèr and Boneh 2021, "Differentially private learning needs better features (or much more data)"
 (arXiv:2011.11660): on scattering features a linear model beats a deep one under the same privacy. DP-SGD is that of
-Abadi et al. 2016 (arXiv:1607.00133). What is returned is the average of the later iterates, which costs nothing more:
-every iterate is released anyway.
+Abadi et al. 2016 (arXiv:1607.00133), on integers (``privacy.exact``). What is returned is the average of the later
+iterates, which costs nothing more: every iterate is released anyway.
+
+What is computed of an image, its logits, gradient and class, depends bit for bit on its own features and on parameters
+that are released: logits are exact matrix products of integers, and the rest is of operations that IEEE 754 rounds
+correctly, one number at a time. So it is the same in whatever company the image is.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,14 +19,19 @@ import numpy.typing as npt
 
 from synthgen.fashion import NUM_CLASSES, Labels
 from synthgen.privacy.accounting import Mechanism
-from synthgen.privacy.mechanisms import gaussian_noise, poisson_sample
+from synthgen.privacy.exact import EXACT_BITS, Grid, WholeNumbers, expect_countable, whole_rows
+from synthgen.privacy.mechanisms import poisson_sample
 
-Rows = npt.NDArray[np.float32]
+WholeRows = npt.NDArray[np.int16]
 Watch = Callable[[int, npt.NDArray[np.float64], npt.NDArray[np.float64]], None]
 
-_ROUNDING = 1e-3  # of a norm and of a sum of thousands of rows in single precision, taken off the clip
-_PREDICTION_ROWS = 4096
-_LEAST_LENGTH = 1e-30  # of a gradient that is divided by
+_FEATURE_BITS = 13  # features of norm 1 are integers of norm 2^13
+_ROOM = 1 - 2.0**-16  # features of norm 1, to rounding, need no clip
+_ROWS = 256  # examples whose features are held as float64 at a time, in the cache
+_ERRORS_ROOM = 2.0  # steps by which rounding ten errors can lengthen them, and more
+_LEAST_LENGTH = 1e-30  # of errors that are divided by
+_LEAST_LOGIT = -60.0  # below the largest; what is less likely than exp(-60) is that likely
+_SERIES = 12  # terms of an exponential between 1 and 2: to 2e-12
 
 
 @dataclass(frozen=True)
@@ -31,17 +41,27 @@ class Teacher:
     weights: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
 
-    def predict(self, features: Rows) -> Labels:
+    def predict(self, features: npt.NDArray[np.float32]) -> Labels:
         """The likeliest class of each row of ``features``, float32 (N, D): uint8 (N,)."""
+        return self.predict_whole(whole_features(features))
+
+    def predict_whole(self, features: WholeRows) -> Labels:
+        """The likeliest class of each row of ``whole_features``; of equally likely ones the first."""
+        parameters, _ = _whole_parameters(np.vstack([self.weights, self.bias]).astype(np.float64))
         labels = np.empty(len(features), np.uint8)
-        for first in range(0, len(features), _PREDICTION_ROWS):
-            rows = slice(first, first + _PREDICTION_ROWS)
-            labels[rows] = np.argmax(features[rows] @ self.weights + self.bias, axis=1)
+        for first in range(0, len(features), _ROWS):
+            rows = _extended(features[first : first + _ROWS])
+            labels[first : first + _ROWS] = np.argmax(rows @ parameters, axis=1)
         return labels
 
 
+def whole_features(features: npt.NDArray[np.float32]) -> WholeRows:
+    """Rows of norm at most 1, float32 (N, D), as integers of norm at most 2^13; longer ones are clipped."""
+    return whole_rows(features, _ROOM * 2.0**_FEATURE_BITS, 4**_FEATURE_BITS).astype(np.int16)
+
+
 def train_teacher(
-    features: Rows,
+    features: WholeRows,
     labels: Labels,
     mechanism: Mechanism,
     *,
@@ -56,7 +76,7 @@ def train_teacher(
     of any one example.
 
     Args:
-        features: float32, shape (N, D), each row of norm at most 1; longer ones are clipped by their own norm.
+        features: shape (N, D), by ``whole_features``.
         labels: uint8, shape (N,).
         mechanism: noise, clip norm (``l2_sensitivity``), Poisson sampling and number of steps.
         learning_rate: of the mean gradient, over the *expected* batch.
@@ -65,15 +85,15 @@ def train_teacher(
         watch: called with each step's number, its parameters before it and its noisy gradient sum, all of which the
             accountant takes for released; for the audit.
     """
+    expect_countable(len(features))
     size = features.shape[1]
     expected_batch = mechanism.sampling_probability * len(features)
-    deviation = mechanism.noise_multiplier * mechanism.l2_sensitivity
+    grid = Grid.of(mechanism.noise_multiplier, mechanism.l2_sensitivity)
     parameters, velocity, average = (np.zeros((size + 1, NUM_CLASSES)) for _ in range(3))
     averaged = max(1, mechanism.steps // 2)
     for step in range(mechanism.steps):
         chosen = poisson_sample(len(features), mechanism.sampling_probability)
-        gradient = clipped_gradient_sum(features[chosen], labels[chosen], parameters, mechanism.l2_sensitivity)
-        gradient += gaussian_noise(gradient.shape, deviation)
+        gradient = grid.noisy(clipped_gradient_sum(features, labels, chosen, parameters, grid))
         watch(step, parameters, gradient)
         velocity = momentum * velocity + gradient / expected_batch
         parameters -= learning_rate * velocity
@@ -85,27 +105,86 @@ def train_teacher(
 
 
 def clipped_gradient_sum(
-    rows: Rows, labels: Labels, parameters: npt.NDArray[np.float64], l2_clip_norm: float
-) -> npt.NDArray[np.float64]:
-    """The sum over examples of the cross-entropy's gradient, each clipped to ``l2_clip_norm``.
+    features: WholeRows, labels: Labels, chosen: npt.NDArray[np.int64], parameters: npt.NDArray[np.float64], grid: Grid
+) -> WholeNumbers:
+    """The exact sum over the chosen examples of the cross-entropy's gradient, in whole steps of ``grid``, clipped.
+
+    An example's gradient is the outer product of two rows of integers: its features with their constant, and its
+    errors, which are shortened and rounded until the product fits. The squared norm of the product is the product of
+    theirs, exactly.
 
     Args:
-        rows: float32, shape (B, D).
-        labels: uint8, shape (B,).
+        features: shape (N, D), by ``whole_features``.
+        labels: uint8, shape (N,).
+        chosen: indices of examples.
         parameters: float64, shape (D + 1, 10); the last row is the bias.
-        l2_clip_norm: the largest norm of one example's gradient.
+        grid: of the mechanism.
 
     Returns:
-        float64, shape (D + 1, 10). A row that holds a NaN or an infinity contributes nothing.
+        shape (D + 1, 10).
     """
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64) + 1)
-    sound = np.isfinite(norms)
-    if not sound.all():
-        rows, labels, norms = rows[sound], labels[sound], norms[sound]
-    logits = rows @ parameters[:-1].astype(np.float32) + parameters[-1]
-    error = np.exp(logits - logits.max(axis=1, keepdims=True))
-    error /= error.sum(axis=1, keepdims=True)
-    error[np.arange(len(labels)), labels] -= 1
-    lengths = norms * np.linalg.norm(error, axis=1)
-    error *= np.minimum(1, l2_clip_norm * (1 - _ROUNDING) / np.maximum(lengths, _LEAST_LENGTH))[:, None]
-    return np.concatenate([rows.T @ error.astype(np.float32), error.sum(axis=0, keepdims=True)]).astype(np.float64)
+    whole, unit = _whole_parameters(parameters)
+    total = np.zeros(parameters.shape[::-1])  # transposed: the faster product
+    for first in range(0, len(chosen), _ROWS):
+        part = chosen[first : first + _ROWS]
+        rows = _extended(features[part])
+        squares = np.einsum("nd,nd->n", rows, rows)  # exact: at most 2^27
+        errors = _errors(rows @ whole * unit, labels[part])
+        total += _whole_errors(errors, squares, grid).T @ rows
+    return total.T
+
+
+def _whole_errors(errors: npt.NDArray[np.float64], squares: npt.NDArray[np.float64], grid: Grid) -> WholeNumbers:
+    """Errors (B, 10) as integers such that their product with features of norm² ``squares`` keeps to the grid's clip.
+
+    The products of squares compare exactly: see ``privacy.exact``.
+    """
+    longest = np.maximum(grid.clip / np.sqrt(squares) - _ERRORS_ROOM, 0)
+    length = np.sqrt(_in_order(np.square(errors)))
+    factor = np.minimum(1 / (grid.step * 2.0**_FEATURE_BITS), longest / np.maximum(length, _LEAST_LENGTH))
+    whole: WholeNumbers = np.rint(errors * factor[:, None])
+    fits = squares * _in_order(np.square(whole)) <= grid.squared_clip  # False for what is no number
+    whole[~fits] = 0
+    return whole
+
+
+def _errors(logits: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.float64]:
+    """Softmax of each row, less 1 at its label: only additions, products, quotients, floors and powers of two."""
+    below = np.maximum(logits - logits.max(axis=1, keepdims=True), _LEAST_LOGIT)
+    halvings = np.floor(below * (1 / math.log(2)))
+    rest = below - halvings * math.log(2)
+    series = np.ones_like(rest)
+    for n in range(_SERIES, 0, -1):
+        series = 1 + rest / n * series
+    likely: npt.NDArray[np.float64] = np.ldexp(series, halvings.astype(np.int32))
+    likely /= _in_order(likely)[:, None]
+    likely[np.arange(len(labels)), labels] -= 1
+    return likely
+
+
+def _in_order(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The sum of each row of ten numbers, added from left to right."""
+    total: npt.NDArray[np.float64] = columns[:, 0].copy()
+    for column in columns.T[1:]:
+        total += column
+    return total
+
+
+def _extended(features: WholeRows) -> WholeNumbers:
+    """Features and their constant, 2^13, as float64: of norm at most 2^13.5."""
+    rows = np.empty((len(features), features.shape[1] + 1))
+    rows[:, :-1] = features
+    rows[:, -1] = 1 << _FEATURE_BITS
+    return rows
+
+
+def _whole_parameters(parameters: npt.NDArray[np.float64]) -> tuple[WholeNumbers, float]:
+    """Parameters (D + 1, 10) as integers, and the unit of what ``_extended`` rows times them are.
+
+    Each class's have a norm below 2^38.5. So every sum of their products with a row of norm 2^13.5 is at most 2^52
+    (Cauchy and Schwarz, for the absolute values), and exact in any order.
+    """
+    norms = np.sqrt(np.square(parameters).sum(axis=0))
+    bits = EXACT_BITS - 1 - _FEATURE_BITS - math.frexp(float(norms.max()))[1]
+    whole: WholeNumbers = np.rint(np.ldexp(parameters, bits))
+    return whole, math.ldexp(1.0, -bits - _FEATURE_BITS)
