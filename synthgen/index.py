@@ -19,7 +19,6 @@ MAX_INDEX = 1 << 63  # ids are stored as int64
 MAX_SHARDS = 99_999  # five digits in a file name
 MAX_SEED = (1 << 64) - 1
 MAX_DIGITS = 40  # Python refuses to read numbers of thousands
-ALL_CLASSES = tuple(range(NUM_CLASSES))
 
 # The second word of the Philox counter keeps the random streams of one block apart.
 _LATENT_STREAM, _LABEL_STREAM = 0, 1
@@ -115,11 +114,12 @@ class LabelRule:
 
     Without ``random``, the ``classes`` in turn (``balanced`` means all of them): in any run of consecutive indices the
     class counts differ by at most one. With ``random``, labels drawn uniformly and independently from ``classes``.
-    Without classes (``NO_LABELS``) the images are unlabelled.
+    Without classes (``NO_LABELS``) the images are unlabelled. There are ``of`` classes in all.
     """
 
     classes: tuple[int, ...]
     random: bool = False
+    of: int = NUM_CLASSES
 
     @property
     def labelled(self) -> bool:
@@ -127,37 +127,38 @@ class LabelRule:
         return bool(self.classes)
 
     @classmethod
-    def parse(cls, text: str) -> "LabelRule":
-        """Read ``balanced``, ``uniform`` or a list of labels such as ``0,3,7``.
+    def parse(cls, text: str, of: int = NUM_CLASSES) -> "LabelRule":
+        """Read ``balanced``, ``uniform`` or a list of labels such as ``0,3,7``, where there are ``of`` classes.
 
         Raises:
             UsageError: anything else, a label out of range, or a label named twice.
         """
+        every = tuple(range(of))
         if text == "balanced":
-            return cls(classes=ALL_CLASSES)
+            return cls(classes=every, of=of)
         if text == "uniform":
-            return cls(classes=ALL_CLASSES, random=True)
+            return cls(classes=every, random=True, of=of)
         parts = [part.strip() for part in text.split(",")]
-        if not all(part.isdecimal() and len(part) < MAX_DIGITS and int(part) < NUM_CLASSES for part in parts):
+        if not all(part.isdecimal() and len(part) < MAX_DIGITS and int(part) < of for part in parts):
             raise UsageError(
-                f"labels '{text:.80}': expected balanced, uniform, or labels from 0 to {NUM_CLASSES - 1} such as 0,3,7"
+                f"labels '{text:.80}': expected balanced, uniform, or labels from 0 to {of - 1} such as 0,1"
             )
         labels = tuple(int(part) for part in parts)
         if len(set(labels)) < len(labels):
             raise UsageError(f"labels '{text}' names a label twice: name each once")
-        return cls(classes=labels)
+        return cls(classes=labels, of=of)
 
     @classmethod
-    def recorded(cls, text: str) -> "LabelRule":
+    def recorded(cls, text: str, of: int = NUM_CLASSES) -> "LabelRule":
         """Read what ``str`` wrote: what ``parse`` reads, or ``none`` for unlabelled images; raises UsageError."""
-        return NO_LABELS if text == "none" else cls.parse(text)
+        return NO_LABELS if text == "none" else cls.parse(text, of)
 
     def __str__(self) -> str:
         if not self.labelled:
             return "none"
         if self.random:
             return "uniform"
-        return "balanced" if self.classes == ALL_CLASSES else ",".join(map(str, self.classes))
+        return "balanced" if self.classes == tuple(range(self.of)) else ",".join(map(str, self.classes))
 
     def labels(self, seed: int, block: int) -> npt.NDArray[np.uint8] | None:
         """The labels of one whole block, shape (256,) uint8; None for unlabelled images."""
@@ -171,17 +172,17 @@ class LabelRule:
         return np.asarray(self.classes, np.uint8)[drawn]
 
     def class_counts(self, seed: int, start: int, count: int) -> tuple[int, ...]:
-        """How many of ``count`` images from ``start`` on have each label, 0 to 9; all zero for unlabelled images.
+        """How many of ``count`` images from ``start`` on have each of the ``of`` labels; all zero if unlabelled.
 
         Random labels are drawn for it, which takes a second for ten million images.
         """
-        counts = np.zeros(NUM_CLASSES, np.int64)
+        counts = np.zeros(self.of, np.int64)
         if self.random:
             for block in range(start // BLOCK_IMAGES, -(-(start + count) // BLOCK_IMAGES)):
                 labels, first = self.labels(seed, block), block * BLOCK_IMAGES
                 if labels is not None:
                     wanted = labels[max(0, start - first) : start + count - first]
-                    counts += np.bincount(wanted, minlength=NUM_CLASSES)
+                    counts += np.bincount(wanted, minlength=self.of)
         else:
             for place, label in enumerate(self.classes):  # so many numbers below n leave the remainder ``place``
                 below_stop, below_start = (-((place - n) // len(self.classes)) for n in (start + count, start))

@@ -18,6 +18,7 @@ from synthgen.errors import DataError
 from synthgen.fashion import Images, Labels
 from synthgen.files import publish
 from synthgen.formats.idx import IDX_PREFIX, idx_count, idx_header, read_idx_images, read_idx_labels
+from synthgen.subject import FASHION, Subject
 from synthgen.untrusted.files import inflated
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -40,21 +41,23 @@ class RealImages:
 
     Attributes:
         images: uint8, shape (N, 28, 28).
-        labels: uint8, shape (N,), values 0 to 9.
+        labels: uint8, shape (N,).
         sha256: of the images' and then the labels' bytes.
+        subject: what they show.
         official: whether the content is the official split, byte for byte.
     """
 
     images: Images
     labels: Labels
     sha256: str
+    subject: Subject
     official: bool
 
     @classmethod
-    def of(cls, images: Images, labels: Labels, *, official: bool) -> "RealImages":
+    def of(cls, images: Images, labels: Labels, *, subject: Subject, official: bool) -> "RealImages":
         """Join images and labels, and hash them."""
         digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-        return cls(images=images, labels=labels, sha256=digest, official=official)
+        return cls(images=images, labels=labels, sha256=digest, subject=subject, official=official)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -110,7 +113,12 @@ def load_real_images(split: str, folder: Path | None = None, *, official: bool =
     )
     if official and not known:
         raise _not_official(folder, split)
-    return RealImages.of(images, labels, official=known)
+    return RealImages.of(images, labels, subject=FASHION if known else _unnamed(labels), official=known)
+
+
+def _unnamed(labels: Labels) -> Subject:
+    """What images show of which nobody has said it; how many classes there are is public."""
+    return Subject(name="own images", class_names=tuple(f"class {i}" for i in range(max(2, int(labels.max()) + 1))))
 
 
 def _not_official(folder: Path, split: str) -> DataError:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "synthgen"
 RANKS = [
     {"errors", "environment", "untrusted"},
     {"fashion", "files", "workers"},
-    {"index", "privacy"},
+    {"subject", "index", "privacy"},
     {"formats", "pixels"},
     {"real_images", "model"},
     {"sets"},

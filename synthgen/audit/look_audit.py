@@ -73,7 +73,7 @@ class LookAudit:
     def _of_sums(self, release: Release) -> Evidence:
         sums = release.means.astype(np.float64) * release.counts[:, None]
         real = np.concatenate([release.teacher.predict(scattering_rows(self.images[s])) for s in self._batches()])
-        background = embedding_sums(embedding_rows, self.images, real)
+        background = embedding_sums(embedding_rows, self.images, real, self.plan.classes)
         contributions = clip_rows(embedding_rows(self.planted.images), 1.0)
         taken = release.teacher.predict(scattering_rows(self.planted.images))
         noise = self.plan.embedding.noise_multiplier * self.plan.embedding.l2_sensitivity

@@ -179,8 +179,8 @@ def _held_out(real: RealImages, count: int) -> tuple[RealImages, RealImages]:
         raise UsageError(f"holdout {count}: expected 1 to {len(real) - 1:,}, for there are {len(real):,} images")
     cut = len(real) - count
     return (
-        RealImages.of(real.images[:cut], real.labels[:cut], official=real.official),
-        RealImages.of(real.images[cut:], real.labels[cut:], official=real.official),
+        RealImages.of(real.images[:cut], real.labels[:cut], subject=real.subject, official=real.official),
+        RealImages.of(real.images[cut:], real.labels[cut:], subject=real.subject, official=real.official),
     )
 
 

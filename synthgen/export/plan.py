@@ -223,8 +223,9 @@ class Job:
                     raise ValueError(f"{key} is {holder[key]!r:.80}; expected {kind.__name__}")
         recipe, made_with = origin["recipe"], texts_of(document.get("made_with", {}))
         expect_printable([document["checkpoint"], origin["name"], recipe], "it")
-        labels = LabelRule.recorded(document["labels"])
-        expect(labels.labelled == Recipe.from_dict(recipe).conditional, f"labels {labels} do not fit the recipe")
+        known = Recipe.from_dict(recipe)
+        labels = LabelRule.recorded(document["labels"], known.subject.num_classes)
+        expect(labels.labelled == known.conditional, f"labels {labels} do not fit the recipe")
         return cls(
             export=Export(
                 plan=ShardPlan(**{key: document[key] for key in ("start", "count", "shards")}),

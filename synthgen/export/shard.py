@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from synthgen.export.outputs import MAX_DOCUMENT_BYTES, Output, open_output
 from synthgen.export.plan import Job
-from synthgen.fashion import NUM_CLASSES
 from synthgen.files import json_bytes
 from synthgen.formats.base import Batch
 from synthgen.formats.table import FORMATS
@@ -23,6 +22,7 @@ from synthgen.model.sampling import Sampler
 from synthgen.sets.digest import SetDigest, join_block_digests
 from synthgen.sets.manifest import WORK_FOLDER, FileRecord, ShardRecord, shard_record
 from synthgen.sets.records import texts_of
+from synthgen.subject import MAX_CLASSES
 from synthgen.untrusted.text import parse_json
 from synthgen.workers import Progress, StepProgress
 
@@ -76,8 +76,8 @@ class FinishedShard:
         blocks = b"".join(bytes.fromhex(block) for block in digests)
         if len(blocks) != 32 * len(digests) or join_block_digests([blocks]) != record.digest:
             raise ValueError("the block digests do not give the shard's digest")
-        if len(counts) != NUM_CLASSES or not all(type(count) is int and count >= 0 for count in counts):
-            raise ValueError("class_counts are not ten numbers of images")
+        if len(counts) > MAX_CLASSES or not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("class_counts are not numbers of images")
         return cls(
             record=record,
             class_counts=tuple(counts),
@@ -130,15 +130,19 @@ def write_shard(
 ) -> FinishedShard:
     """Write the images of one shard, then its record, which says what they were made with."""
     export, digest = job.export, SetDigest(shard.start)
-    class_counts = np.zeros(NUM_CLASSES, np.int64)
+    class_counts = np.zeros(export.labels.of, np.int64)
     with output.staging() as staging:
-        names = FORMATS[export.file_format].write(
-            staging,
-            shard,
-            export.split,
-            _counted(batches, digest, class_counts, progress),
-            digest.hexdigest,
-            labelled=export.labels.labelled,
+        names = (
+            FORMATS[export.file_format]
+            .showing(job.checkpoint.subject)
+            .write(
+                staging,
+                shard,
+                export.split,
+                _counted(batches, digest, class_counts, progress),
+                digest.hexdigest,
+                labelled=export.labels.labelled,
+            )
         )
         files = tuple(FileRecord.of(staging, name) for name in names)
         output.publish(staging)
@@ -162,7 +166,7 @@ def _counted(
     for batch in batches:
         digest.update(batch)
         if batch.labels is not None:
-            class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
+            class_counts += np.bincount(batch.labels, minlength=len(class_counts))
         yield batch
         progress(len(batch))
 

@@ -162,7 +162,7 @@ def _assemble(parts: Sequence[tuple[Path, Manifest]], output: LocalOutput, job: 
 
 def _names(folder: Path, manifest: Manifest) -> list[str]:
     """Every file of a set except what describes it, and the folders that may be empty."""
-    file_format, names = FORMATS[manifest.format], []
+    file_format, names = FORMATS[manifest.format].showing(manifest.subject), []
     for shard in manifest.shards:
         names += [*shard.names, *(name for _, name in file_format.listed(folder, shard.names, shard.count))]
     return [*names, *file_format.folders(manifest.split, labelled=manifest.labelled)]

@@ -1,15 +1,17 @@
 """What every format can do: write a shard, read it back, and say what others need to know about its files."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from synthgen.errors import DataError, VerificationError
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
+from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.files import MALFORMED, is_own_file
 from synthgen.index import MAX_INDEX, Shard
+from synthgen.subject import FASHION, Subject
 
 Run = tuple[Images, Labels | None]  # consecutive images and their labels
 Digest = Callable[[], str]
@@ -49,6 +51,7 @@ class Format(ABC):
         file_an_image: every image is a file of its own, named by ``listed``.
         data_files: where Hugging Face's ``load_dataset`` finds a ``{split}``, as a glob; None: it cannot read them.
         encodings: MIME types by suffix, for Croissant.
+        subject: what the images of the sets show: names of classes stand in files and folders. See ``showing``.
     """
 
     name: ClassVar[str]
@@ -59,6 +62,13 @@ class Format(ABC):
     file_an_image: ClassVar[bool] = False
     data_files: ClassVar[str | None] = None
     encodings: ClassVar[Mapping[str, str]] = {}
+    subject: Subject = FASHION
+
+    def showing(self, subject: Subject) -> Self:
+        """The same format, for sets of another subject."""
+        other = copy.copy(self)
+        other.subject = subject
+        return other
 
     @abstractmethod
     def write(
@@ -101,10 +111,10 @@ class Format(ABC):
             count: how many images the shard must hold.
 
         Raises:
-            VerificationError: a file is missing or malformed, holds a label above 9, or the shard holds fewer or more
-                than ``count`` images.
+            VerificationError: a file is missing or malformed, holds a label of no class, or the shard does not hold
+                ``count`` images.
         """
-        found = 0
+        found, classes = 0, self.subject.num_classes
         for name in names:
             if not is_own_file(folder, name):
                 raise VerificationError(f"{name}: missing")
@@ -113,8 +123,8 @@ class Format(ABC):
                 found += len(images)
                 if found > count:
                     break
-                if labels is not None and labels.max(initial=0) >= NUM_CLASSES:
-                    raise VerificationError(f"{names[0]}: label {labels.max()} found; expected 0 to {NUM_CLASSES - 1}")
+                if labels is not None and labels.max(initial=0) >= classes:
+                    raise VerificationError(f"{names[0]}: label {labels.max()} found; expected 0 to {classes - 1}")
                 yield images, labels
         except _UNREADABLE as error:
             raise VerificationError(f"{names[0]}: not readable as {self.name}: {error}") from error

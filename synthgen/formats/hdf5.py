@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
-from synthgen.fashion import CLASS_NAMES
 from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Digest, Format, Run, array_loader
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
 from synthgen.untrusted.datasets import Rows, open_hdf5, own_dataset
@@ -40,7 +39,7 @@ class HDF5(Format):
                 compression_opts=4,
             )
             labels = file.create_dataset("labels", (shard.count,), np.uint8) if labelled else None
-            file.attrs["class_names"] = list(CLASS_NAMES)
+            file.attrs["class_names"] = list(self.subject.class_names)
             file.attrs["first_id"] = shard.start
             for batch in batches:
                 first = batch.start - shard.start

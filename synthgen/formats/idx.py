@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import DataError
-from synthgen.fashion import NUM_CLASSES, Images, Labels
+from synthgen.fashion import Images, Labels
 from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Digest, Format, Run
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
 from synthgen.untrusted.files import open_file
@@ -102,15 +102,12 @@ def read_idx_images(path: Path, count: int | None = None) -> Images:
 
 
 def read_idx_labels(path: Path, count: int | None = None) -> Labels:
-    """Read an IDX file of labels, gzipped or not: uint8, shape (N,), values 0 to 9.
+    """Read an IDX file of labels, gzipped or not: uint8, shape (N,).
 
     Raises:
-        DataError: as ``read_idx_images``, or a label above 9.
+        DataError: as ``read_idx_images``.
     """
-    labels = _read_idx(path, _LABEL_MAGIC, (), count)
-    if labels.size and labels.max() >= NUM_CLASSES:
-        raise DataError(f"{path}: label {labels.max()} found; expected 0 to {NUM_CLASSES - 1}")
-    return labels
+    return _read_idx(path, _LABEL_MAGIC, (), count)
 
 
 def idx_count(path: Path) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import zlib_ng
 
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, class_folder
+from synthgen.fashion import IMAGE_SIDE
 from synthgen.files import MALFORMED, is_inside, is_own_file, sha256_of_bytes
 from synthgen.formats.base import IMAGE_SHAPE, Batch, Digest, Format, Run
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
@@ -41,7 +41,6 @@ _SIZE_AT, _INTERLACE_AT = 16, 28  # in a PNG file
 _MAX_PNG_BYTES = 1 << 16  # a 28×28 PNG takes about 600
 _MAX_LISTING_LINE_BYTES = 200  # an image: 64 hexadecimal digits and a path of about 40
 _UNLABELLED = "unlabelled"
-_LABEL_OF_FOLDER = {class_folder(label): label for label in range(NUM_CLASSES)}
 
 
 class PNG(Format):
@@ -58,10 +57,10 @@ class PNG(Format):
     ) -> list[str]:
         for class_folder_name in self.folders(split, labelled=labelled):
             (folder / class_folder_name).mkdir(parents=True, exist_ok=True)
-        listing = []
+        listing, class_folders = [], self._class_folders()
         for batch in batches:
             for i, data in enumerate(encode_pngs(batch.images)):
-                class_name = _UNLABELLED if batch.labels is None else class_folder(int(batch.labels[i]))
+                class_name = _UNLABELLED if batch.labels is None else class_folders[batch.labels[i]]
                 name = f"{split}/{class_name}/{batch.start + i:09d}.png"
                 (folder / name).write_bytes(data)
                 listing.append(f"{sha256_of_bytes(data)}  {name}\n")
@@ -72,9 +71,10 @@ class PNG(Format):
 
     def read(self, folder: Path, names: Sequence[str], count: int) -> Iterator[Run]:
         entries = self.listed(folder, names, count)
+        label_of = {name: label for label, name in enumerate(self._class_folders())}
         for piece in pieces(len(entries), BLOCK_IMAGES):
             images = np.stack([_read_image(folder, digest, name) for digest, name in entries[piece]])
-            labels = [_LABEL_OF_FOLDER.get(name.split("/")[-2]) for _, name in entries[piece] if "/" in name]
+            labels = [label_of.get(name.split("/")[-2]) for _, name in entries[piece] if "/" in name]
             known = [label for label in labels if label is not None]
             yield images, np.array(known, np.uint8) if len(known) == len(images) else None
 
@@ -103,7 +103,10 @@ class PNG(Format):
         return entries
 
     def folders(self, split: str, *, labelled: bool) -> set[str]:
-        return {f"{split}/{name}" for name in (_LABEL_OF_FOLDER if labelled else [_UNLABELLED])}
+        return {f"{split}/{name}" for name in (self._class_folders() if labelled else [_UNLABELLED])}
+
+    def _class_folders(self) -> list[str]:
+        return [self.subject.class_folder(label) for label in range(self.subject.num_classes)]
 
     def file_sets(self, splits: Sequence[str]) -> list[dict[str, Any]]:
         return [

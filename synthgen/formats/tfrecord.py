@@ -14,14 +14,13 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
-from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, NUM_CLASSES, Labels
+from synthgen.fashion import IMAGE_SIDE, Labels
 from synthgen.formats.base import Batch, Digest, Format, Run
 from synthgen.formats.png import decode_png, encode_pngs
 from synthgen.index import BLOCK_IMAGES, Shard
 from synthgen.untrusted.files import open_file
 from synthgen.untrusted.text import parse_json
 
-DATASET_NAME = "fashion_mnist_synth"
 _INFO_NAME = "dataset_info.json"  # TensorFlow Datasets' list of splits
 _MAX_RECORD_BYTES = 1 << 16  # a 28×28 PNG takes about 600
 
@@ -56,7 +55,7 @@ class TFRecord(Format):
     def write(
         self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
     ) -> list[str]:
-        name = f"{DATASET_NAME}-{split}.tfrecord-{shard.index:05d}-of-{shard.of:05d}"
+        name = f"{self._dataset_name}-{split}.tfrecord-{shard.index:05d}-of-{shard.of:05d}"
         encoder = ExampleEncoder(labelled=labelled)
         with (folder / name).open("wb") as stream:
             for batch in batches:
@@ -70,7 +69,7 @@ class TFRecord(Format):
             while records := [record for _ in range(BLOCK_IMAGES) if (record := next_record(stream)) is not None]:
                 examples = [parse_example(record) for record in records]
                 images = np.stack([decode_png(image) for image, _ in examples])
-                yield images, _as_labels([label for _, label in examples])
+                yield images, _as_labels([label for _, label in examples], self.subject.num_classes)
 
     def loader(self, split: str, *, labelled: bool) -> list[str]:
         return [
@@ -83,11 +82,11 @@ class TFRecord(Format):
         self, split: str, shard_counts: Sequence[int], shard_bytes: int, *, labelled: bool
     ) -> dict[str, bytes]:
         documents = {
-            _INFO_NAME: json.dumps(_dataset_info(split, shard_counts, shard_bytes, labelled), indent=2),
-            "features.json": json.dumps(_features(labelled), indent=2),
+            _INFO_NAME: json.dumps(self._dataset_info(split, shard_counts, shard_bytes, labelled), indent=2),
+            "features.json": json.dumps(_features(self.subject.num_classes if labelled else 0), indent=2),
         }
         if labelled:
-            documents["label.labels.txt"] = "\n".join(CLASS_NAMES)
+            documents["label.labels.txt"] = "\n".join(self.subject.class_names)
         return {name: f"{text}\n".encode() for name, text in documents.items()}
 
     def merged_sidecar(self, name: str, contents: Sequence[bytes]) -> bytes:
@@ -96,6 +95,33 @@ class TFRecord(Format):
         documents = [parse_json(content) for content in contents]
         merged = {**documents[0], "splits": [split for document in documents for split in document["splits"]]}
         return f"{json.dumps(merged, indent=2)}\n".encode()
+
+    @property
+    def _dataset_name(self) -> str:
+        """As TensorFlow Datasets takes it."""
+        return f"{self.subject.identifier}_synth"
+
+    def _dataset_info(
+        self, split: str, shard_counts: Sequence[int], shard_bytes: int, labelled: bool
+    ) -> dict[str, Any]:
+        info: dict[str, Any] = {
+            "name": self._dataset_name,
+            "version": "1.0.0",
+            "description": f"Synthetic {self.subject.name} images; manifest.json says which checkpoint drew them.",
+            "citation": "",
+            "fileFormat": "tfrecord",
+            "splits": [
+                {
+                    "name": split,
+                    "numBytes": str(shard_bytes),
+                    "shardLengths": [str(count) for count in shard_counts],
+                    "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                }
+            ],
+        }
+        if labelled:
+            info["supervisedKeys"] = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
+        return info
 
 
 class ExampleEncoder:
@@ -166,37 +192,16 @@ def _masked_crc(data: bytes) -> bytes:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def _as_labels(labels: Sequence[int | None]) -> Labels | None:
+def _as_labels(labels: Sequence[int | None], classes: int) -> Labels | None:
     known = [label for label in labels if label is not None]
     if not known:
         return None
-    if len(known) != len(labels) or not all(0 <= label < NUM_CLASSES for label in known):
+    if len(known) != len(labels) or not all(0 <= label < classes for label in known):
         raise ValueError("a record's label is missing or out of range")
     return np.array(known, np.uint8)
 
 
-def _dataset_info(split: str, shard_counts: Sequence[int], shard_bytes: int, labelled: bool) -> dict[str, Any]:
-    info: dict[str, Any] = {
-        "name": DATASET_NAME,
-        "version": "1.0.0",
-        "description": "Synthetic Fashion-MNIST images; manifest.json says which checkpoint drew them.",
-        "citation": "",
-        "fileFormat": "tfrecord",
-        "splits": [
-            {
-                "name": split,
-                "numBytes": str(shard_bytes),
-                "shardLengths": [str(count) for count in shard_counts],
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            }
-        ],
-    }
-    if labelled:
-        info["supervisedKeys"] = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
-    return info
-
-
-def _features(labelled: bool) -> dict[str, Any]:
+def _features(classes: int) -> dict[str, Any]:
     core = "tensorflow_datasets.core.features"
     features: dict[str, Any] = {
         "image": {
@@ -208,10 +213,10 @@ def _features(labelled: bool) -> dict[str, Any]:
             },
         }
     }
-    if labelled:
+    if classes:
         features["label"] = {
             "pythonClassName": f"{core}.class_label_feature.ClassLabel",
-            "classLabel": {"numClasses": str(NUM_CLASSES)},
+            "classLabel": {"numClasses": str(classes)},
         }
     return {
         "pythonClassName": f"{core}.features_dict.FeaturesDict",

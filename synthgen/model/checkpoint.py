@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from synthgen.environment import import_tensorflow
 from synthgen.errors import CheckpointError, RecipeError
-from synthgen.fashion import NUM_CLASSES
 from synthgen.files import MALFORMED, publish, sha256_of_json, write_json
 from synthgen.index import BLOCK_IMAGES
 from synthgen.model.claims import BUILT_IN, FLOAT32, INTEGERS, expect_possible_claim
@@ -258,7 +257,7 @@ def rounded(recipe: Recipe, arrays: dict[str, Array]) -> IntegerGenerator:
     """
     size, distribution = recipe.latent.size, recipe.latent.distribution
     drawn = [latents(_CALIBRATION_SEED, block, size, distribution) for block in range(_CALIBRATION_BLOCKS)]
-    labels = (np.arange(len(drawn) * BLOCK_IMAGES) % NUM_CLASSES).astype(np.uint8) if recipe.conditional else None
+    labels = recipe.balanced_labels(len(drawn) * BLOCK_IMAGES)
     try:
         return quantise(fold(recipe.shape, arrays), np.concatenate(drawn), labels, LATENT_SCALES[distribution])
     except ValueError as error:

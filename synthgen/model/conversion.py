@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.errors import CheckpointError, UsageError
-from synthgen.fashion import NUM_CLASSES
 from synthgen.files import publish, publish_folder
 from synthgen.index import BLOCK_IMAGES
 from synthgen.model.checkpoint import SAMPLES_NAME, Checkpoint, rounded, save_integers
@@ -107,7 +106,7 @@ def _expect_same_images(checkpoint: Checkpoint, path: Path) -> None:
 
     latent = checkpoint.recipe.latent
     noise = latents(0, 0, latent.size, latent.distribution)
-    labels = (np.arange(BLOCK_IMAGES) % NUM_CLASSES).astype(np.uint8) if checkpoint.recipe.conditional else None
+    labels = checkpoint.recipe.balanced_labels(BLOCK_IMAGES)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 from synthgen.errors import SynthgenError
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
+from synthgen.fashion import IMAGE_SIDE
 from synthgen.model.parts import Part, own_part, sum_over_replicas
 from synthgen.model.recipe import GameRecipe, Recipe
 from synthgen.pixels.folded import BATCH_NORM_EPSILON, LEAKY_SLOPE, STEM_SIDE
@@ -37,7 +37,7 @@ _IMAGE_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 1)
 def build_generator(recipe: Recipe) -> keras.Model:
     """Latent → image; the deconvolutional generator of DCGAN (Radford et al. 2016, arXiv:1511.06434).
 
-    Inputs are latents (N, latent.size) float32 and, when conditional, one-hot classes (N, 10) float32, joined
+    Inputs are latents (N, latent.size) float32 and, when conditional, one-hot classes (N, C) float32, joined
     before the first layer as in Mirza and Osindero 2014 (arXiv:1411.1784). The output is (N, 28, 28, 1) float32
     in [0, 1]. ``recipe.generator_flops`` is the cost of an image.
     """
@@ -45,7 +45,7 @@ def build_generator(recipe: Recipe) -> keras.Model:
     latent = layers.Input((recipe.latent.size,), name="latent")
     inputs, hidden = [latent], latent
     if recipe.conditional:
-        class_one_hot = layers.Input((NUM_CLASSES,), name="class")
+        class_one_hot = layers.Input((recipe.classes,), name="class")
         inputs, hidden = [latent, class_one_hot], layers.Concatenate()([latent, class_one_hot])
     use_bias = not section.batch_norm  # the normalisation has its own
     hidden = layers.Dense(STEM_SIDE**2 * section.stem_filters, use_bias=use_bias)(hidden)
@@ -64,7 +64,7 @@ def build_generator(recipe: Recipe) -> keras.Model:
 def build_discriminator(recipe: GameRecipe) -> keras.Model:
     """Image (and class) → one logit, high for real.
 
-    Inputs are images (N, 28, 28, 1) float32 in [0, 1] and, when conditional, one-hot classes (N, 10). The class
+    Inputs are images (N, 28, 28, 1) float32 in [0, 1] and, when conditional, one-hot classes (N, C). The class
     enters as a projection, an inner product with the features (Miyato and Koyama 2018, arXiv:1802.05637); with
     ``spectral_norm`` every layer's weights are divided by their largest singular value (Miyato et al. 2018,
     arXiv:1802.05957).
@@ -84,7 +84,7 @@ def build_discriminator(recipe: GameRecipe) -> keras.Model:
         hidden = Dropout(section.dropout)(hidden)
     logit = wrap(layers.Dense(1))(hidden)
     if recipe.conditional:
-        class_one_hot = layers.Input((NUM_CLASSES,), name="class")
+        class_one_hot = layers.Input((recipe.classes,), name="class")
         inputs = [image, class_one_hot]
         features = wrap(layers.Dense(section.projection_size))(hidden)
         direction = wrap(layers.Dense(section.projection_size, use_bias=False))(class_one_hot)
@@ -115,7 +115,7 @@ def pixel_function(generator: keras.Model, recipe: Recipe, batch: int) -> Callab
     @tf.function(input_signature=[latent_spec, tf.TensorSpec((batch,), tf.uint8)])  # type: ignore[untyped-decorator]
     def draw_class(noise: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.device("/CPU:0"):
-            return to_pixels(generator([noise, tf.one_hot(labels, NUM_CLASSES)], training=False))
+            return to_pixels(generator([noise, tf.one_hot(labels, recipe.classes)], training=False))
 
     return lambda noise, labels: _as_array(draw_class(noise, labels))
 

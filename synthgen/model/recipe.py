@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from synthgen.errors import PrivacyError, RecipeError
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES
+from synthgen.fashion import IMAGE_SIDE
 from synthgen.files import sha256_of_json
 from synthgen.model.schema import Section, build, overridden, read_toml
 from synthgen.model.sections import (
@@ -28,6 +31,7 @@ from synthgen.model.sections import (
 )
 from synthgen.pixels.folded import Shape
 from synthgen.privacy.accounting import Budget
+from synthgen.subject import FASHION, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,7 @@ class Recipe(Section):
     latent: LatentSection
     generator: GeneratorSection
     privacy: Budget | None = None
+    subject: Subject = FASHION  # what the images show; a run takes it from its data
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,8 +61,11 @@ class Recipe(Section):
             raise RecipeError(f"data.images = {self.data.images!r}: expected 'train', for only that split is private")
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON-ready values; ``Recipe.from_dict`` reads it back."""
-        return {"method": self.method} | dataclasses.asdict(self, dict_factory=_plain)
+        """The recipe as JSON-ready values, without the built-in subject; ``Recipe.from_dict`` reads it back."""
+        values = {"method": self.method} | dataclasses.asdict(self, dict_factory=_plain)
+        if self.subject == FASHION:
+            del values["subject"]
+        return values
 
     @staticmethod
     def from_dict(document: dict[str, Any]) -> "Recipe":
@@ -80,12 +88,21 @@ class Recipe(Section):
         return sha256_of_json(self.to_dict())
 
     @property
+    def classes(self) -> int:
+        """How many classes the generator draws; 0 where it is unconditional."""
+        return self.subject.num_classes if self.conditional else 0
+
+    def balanced_labels(self, count: int) -> npt.NDArray[np.uint8] | None:
+        """The classes in turn, uint8, shape (count,); None where the generator is unconditional."""
+        return (np.arange(count) % self.classes).astype(np.uint8) if self.conditional else None
+
+    @property
     def shape(self) -> Shape:
         """What decides the shapes of the generator's arrays."""
         section = self.generator
         return Shape(
             latent_size=self.latent.size,
-            classes=NUM_CLASSES if self.conditional else 0,
+            classes=self.classes,
             widths=(section.stem_filters, section.filters[0], section.filters[1]),
             kernel_size=section.kernel_size,
             batch_norm=section.batch_norm,
@@ -98,7 +115,7 @@ class Recipe(Section):
         A transposed convolution costs 2 · (input pixels) · kernel² · (channels in) · (channels out). Biases,
         normalisation and activations are left out: less than 2 %.
         """
-        inputs = self.latent.size + (NUM_CLASSES if self.conditional else 0)
+        inputs = self.latent.size + self.classes
         widths = (self.generator.stem_filters, *self.generator.filters)
         dense = 2 * inputs * 7**2 * widths[0]
         stages = zip((7, 14), widths, widths[1:], strict=False)

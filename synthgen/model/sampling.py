@@ -52,7 +52,7 @@ class Sampler:
             UsageError: no such rule, or one for a checkpoint whose images have no labels.
         """
         if checkpoint.recipe.conditional:
-            return cls(checkpoint, seed, LabelRule.parse(labels))
+            return cls(checkpoint, seed, LabelRule.parse(labels, checkpoint.recipe.classes))
         if labels != "balanced":
             raise UsageError(
                 f"labels '{labels}': checkpoint '{checkpoint.name}' is unconditional, its images have no labels; "

@@ -115,7 +115,7 @@ def build(section: type[T], document: Any, prefix: str = "") -> T:
             raise RecipeError(f"{prefix}{name} is missing: expected {_expected(field, hint)}")
     try:
         return section(**values)
-    except (RecipeError, PrivacyError) as error:  # the latter from a budget
+    except (PrivacyError, RecipeError, ValueError) as error:  # also from a budget or a subject
         raise RecipeError(f"{prefix}{error}") from error
 
 

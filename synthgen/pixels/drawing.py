@@ -14,7 +14,7 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from synthgen.errors import CheckpointError, UsageError
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images
+from synthgen.fashion import IMAGE_SIDE, Images
 from synthgen.index import pieces
 from synthgen.pixels.folded import LEAKY_SLOPE, STEM_SIDE, Folded, Reals
 from synthgen.pixels.integers import LEVELS, IntegerGenerator, Layer
@@ -160,8 +160,8 @@ def expect_inputs(
         raise UsageError(f"labels {'given' if labels is not None else 'missing'}: expected {wanted}")
     if labels is not None and labels.shape != (len(latents),):
         raise UsageError(f"labels of shape {labels.shape}: expected ({len(latents)},), one for each latent")
-    if labels is not None and not ((labels >= 0) & (labels < NUM_CLASSES)).all():
-        raise UsageError(f"labels from {labels.min()} to {labels.max()}: expected 0 to {NUM_CLASSES - 1}")
+    if labels is not None and not ((labels >= 0) & (labels < classes)).all():
+        raise UsageError(f"labels from {labels.min()} to {labels.max()}: expected 0 to {classes - 1}")
     if latents.dtype != kind or (labels is not None and labels.dtype != np.uint8):
         found = latents.dtype if labels is None else f"{latents.dtype}, labels {labels.dtype}"
         raise UsageError(f"latents {found}: expected latents {kind}, and labels, if any, uint8")

@@ -4,15 +4,16 @@ They depend on the manifest alone, which holds their hashes, so that ``verify`` 
 card's front matter is that of Hugging Face's data-set cards, so that ``load_dataset(folder)`` finds images and splits.
 """
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from synthgen.fashion import CLASS_NAMES
 from synthgen.formats.table import FORMATS
 from synthgen.model.claims import BUILT_IN, origin_words
 from synthgen.model.ledgers import shortness
 from synthgen.model.recipe import Recipe
-from synthgen.sets.croissant import CROISSANT_NAME, OTHER_LICENCE, croissant, is_mit
+from synthgen.sets.croissant import CROISSANT_NAME, croissant, is_mit, licence_of
 from synthgen.sets.escaping import in_code_span, in_markdown, json_ld_bytes
 from synthgen.sets.manifest import Manifest, content_record
 
@@ -21,7 +22,7 @@ CARD_NAME = "README.md"
 
 def sidecar_files(manifests: Sequence[Manifest]) -> dict[str, bytes]:
     """What an export writes beside the shards and the manifests of a set's splits: name → content."""
-    file_format = FORMATS[manifests[0].format]
+    file_format = FORMATS[manifests[0].format].showing(manifests[0].subject)
     of_splits = [
         file_format.sidecars(
             manifest.split,
@@ -49,11 +50,11 @@ def card(manifests: Sequence[Manifest]) -> str:
     return "\n".join(
         [
             *_front_matter(manifests, count),
-            f"# {count:,} synthetic Fashion-MNIST images",
+            f"# {count:,} synthetic {in_markdown(first.subject.name)} images",
             "",
             f"Drawn by synthgen {in_markdown(first.made_with.get('synthgen', ''))} from the checkpoint "
             f"{in_code_span(first.checkpoint.name)} ({origin_words(first.checkpoint.sha256)}); "
-            f"28 × 28 pixels, 8-bit grey, {'ten classes' if first.labelled else 'without labels'}, "
+            f"28 × 28 pixels, 8-bit grey, {first.subject.classes_in_words if first.labelled else 'without labels'}, "
             f"stored as {first.format}.",
             "",
             *_split_table(manifests),
@@ -98,15 +99,27 @@ def card(manifests: Sequence[Manifest]) -> str:
 
 def _front_matter(manifests: Sequence[Manifest], count: int) -> list[str]:
     first = manifests[0]
-    lines = ["---", f"license: {'mit' if is_mit(first) else 'unknown'}", "pretty_name: Synthetic Fashion-MNIST"]
+    lines = [
+        "---",
+        f"license: {'mit' if is_mit(first) else 'unknown'}",
+        f"pretty_name: {_yaml(f'Synthetic {first.subject.name}')}",
+    ]
     if first.labelled:
         lines.append("task_categories: [image-classification]")
-    lines += ["tags: [synthetic, fashion-mnist]", f"size_categories: ['{_size_category(count)}']"]
+    lines += [
+        f"tags: [synthetic, {first.subject.identifier.replace('_', '-')}]",
+        f"size_categories: ['{_size_category(count)}']",
+    ]
     if (files := FORMATS[first.format].data_files) is not None:
         lines += ["configs:", "- config_name: default", "  data_files:"]
         for manifest in manifests:
             lines += [f"  - split: {manifest.split}", f'    path: "{files.format(split=manifest.split)}"']
     return [*lines, "---", ""]
+
+
+def _yaml(text: str) -> str:
+    """A text as a value in YAML; plain where it may be."""
+    return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9 -]*", text) else json.dumps(text)
 
 
 def _size_category(count: int) -> str:
@@ -127,10 +140,10 @@ def _split_table(manifests: Sequence[Manifest]) -> list[str]:
 def _class_table(manifests: Sequence[Manifest]) -> list[str]:
     if not manifests[0].labelled:
         return []
-    splits = [manifest.split for manifest in manifests]
+    splits, counts = [manifest.split for manifest in manifests], [manifest.class_counts for manifest in manifests]
     rows = [
-        f"| {label} | {name} | {' | '.join(f'{manifest.class_counts[label]:,}' for manifest in manifests)} |"
-        for label, name in enumerate(CLASS_NAMES)
+        f"| {label} | {in_markdown(name)} | {' | '.join(f'{each[label]:,}' for each in counts)} |"
+        for label, name in enumerate(manifests[0].subject.class_names)
     ]
     return [
         "## Classes",
@@ -145,7 +158,7 @@ def _class_table(manifests: Sequence[Manifest]) -> list[str]:
 def _licence(manifest: Manifest) -> str:
     if is_mit(manifest):
         return "MIT, as that of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747) and of synthgen."
-    return OTHER_LICENCE
+    return licence_of(manifest)
 
 
 def _curve_table(manifest: Manifest) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.errors import VerificationError
-from synthgen.fashion import NUM_CLASSES, Images
+from synthgen.fashion import Images
 from synthgen.formats.base import Batch
 from synthgen.model.sampling import Sampler
 from synthgen.sets.digest import SetDigest
@@ -53,7 +53,7 @@ class Checked:
 
     problems: tuple[str, ...] = ()
     block_digests: bytes = b""
-    class_counts: tuple[int, ...] = (0,) * NUM_CLASSES
+    class_counts: tuple[int, ...] = ()
     redrawn: Redrawn = Redrawn()
 
 
@@ -97,14 +97,15 @@ class ShardCheck:
 
     def _read(self, shard: ShardRecord, progress: Progress) -> Checked:
         digest, name = SetDigest(shard.start), shard.files[0].name
-        class_counts, redrawn = np.zeros(NUM_CLASSES, np.int64), Redrawn()
+        classes, redrawn = self.manifest.subject.num_classes, Redrawn()
+        class_counts = np.zeros(classes, np.int64)
         labelled, drawn = self.manifest.labelled, self._drawn(shard)
         for batch in read_batches(self.folder, self.manifest, shard):
             digest.update(batch)
             if (batch.labels is not None) != labelled:
                 raise VerificationError(f"{name}: labels {'missing' if labelled else 'unexpected'}")
             if batch.labels is not None:
-                class_counts += np.bincount(batch.labels, minlength=NUM_CLASSES)
+                class_counts += np.bincount(batch.labels, minlength=classes)
             if self.sampler is not None:
                 redrawn += _compared(batch, list(self._wanted(batch.start, len(batch))), drawn)
             progress(len(batch))

@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 from synthgen.errors import UsageError
-from synthgen.fashion import CLASS_NAMES
 from synthgen.files import sha256_of_json
 from synthgen.index import MAX_INDEX, MAX_SEED, MAX_SHARDS
 from synthgen.model.claims import BUILT_IN, expect_possible_claim
@@ -41,7 +40,7 @@ def expect_consistent(manifest: Any) -> None:
     except UsageError as error:
         raise ValueError(str(error)) from error
     if labelled:
-        counted = len(manifest.class_counts) == len(CLASS_NAMES) and min(manifest.class_counts) >= 0
+        counted = len(manifest.class_counts) == manifest.subject.num_classes and min(manifest.class_counts) >= 0
         expect(counted and sum(manifest.class_counts) == manifest.count, "class_counts do not sum to count")
     expect(labelled or not manifest.class_counts, "class_counts of images without labels")
     expect(

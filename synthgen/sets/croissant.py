@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from synthgen.fashion import CLASS_NAMES
 from synthgen.formats.base import Format
 from synthgen.formats.table import FORMATS
 from synthgen.model.claims import origin_words
 from synthgen.sets.manifest import SHARDS_PER_LIST, FileRecord, Manifest
+from synthgen.subject import FASHION, Subject
 
 CROISSANT_NAME = "croissant.json"
 MIT_LICENCE = "https://spdx.org/licenses/MIT.html"
@@ -37,22 +37,22 @@ def croissant(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "@context": json.loads(_CONTEXT_PATH.read_text("utf-8")),
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "name": "fashion_mnist_synth",
+        "name": f"{first.subject.identifier}_synth",
         "description": (
-            f"{count:,} synthetic Fashion-MNIST images, 28 x 28 grey pixels, drawn from checkpoint "
+            f"{count:,} synthetic {first.subject.name} images, 28 x 28 grey pixels, drawn from checkpoint "
             f"{first.checkpoint.name} ({origin_words(first.checkpoint.sha256)}) with seed {first.seed}. "
             f"{first.privacy.summary}"
         ),
         "version": "1.0.0",
-        "license": MIT_LICENCE if is_mit(first) else OTHER_LICENCE,
+        "license": MIT_LICENCE if is_mit(first) else licence_of(first),
         "creator": {"@type": "sc:Organization", "name": "synthgen"},
-        "keywords": ["synthetic data", "Fashion-MNIST", "image classification"],
+        "keywords": ["synthetic data", first.subject.name, "image classification"],
         "citeAs": f"synthgen {first.made_with.get('synthgen', '')}, digest {' '.join(m.digest for m in manifests)}",
         "distribution": [
             *_file_objects(manifests, file_format),
             *file_format.file_sets([manifest.split for manifest in manifests]),
         ],
-        "recordSet": _record_sets(first.labelled, file_format),
+        "recordSet": _record_sets(first, file_format),
         "prov:wasDerivedFrom": _checkpoint(first),
         "prov:wasGeneratedBy": [_activity(manifest) for manifest in manifests],
     }
@@ -63,6 +63,12 @@ def is_mit(manifest: Manifest) -> bool:
     """Whether the generator was trained on Fashion-MNIST only, which has the MIT licence, as synthgen has."""
     data = manifest.checkpoint.recipe.get("data", {})
     return bool(data.get("official", True))
+
+
+def licence_of(manifest: Manifest) -> str:
+    """What is known of the licence of the images behind a set that is not of Fashion-MNIST."""
+    licence = None if manifest.subject == FASHION else manifest.subject.licence  # or an earlier version's own images
+    return OTHER_LICENCE if licence is None else f"The generator was trained on images under: {licence}"
 
 
 def _file_objects(manifests: Sequence[Manifest], file_format: Format) -> list[dict[str, Any]]:
@@ -102,21 +108,21 @@ def _file_object(file: FileRecord, file_format: Format) -> dict[str, Any]:
     }
 
 
-def _record_sets(labelled: bool, file_format: Format) -> list[dict[str, Any]]:
-    record_sets = [_class_records()] if labelled else []
-    if fields := file_format.image_fields(labelled=labelled):
+def _record_sets(manifest: Manifest, file_format: Format) -> list[dict[str, Any]]:
+    record_sets = [_class_records(manifest.subject)] if manifest.labelled else []
+    if fields := file_format.image_fields(labelled=manifest.labelled):
         images = {"@type": "cr:RecordSet", "@id": "images", "name": "images", "field": fields}
         record_sets.append({**images, "description": "One record an image."})
     return record_sets
 
 
-def _class_records() -> dict[str, Any]:
+def _class_records(subject: Subject) -> dict[str, Any]:
     fields = [("label", "cr:Int64"), ("name", "sc:Text")]
     return {
         "@type": "cr:RecordSet",
         "@id": "classes",
         "name": "classes",
-        "description": "The ten classes of Fashion-MNIST.",
+        "description": f"The {subject.classes_in_words} of {subject.name}.",
         "dataType": "sc:Enumeration",
         "key": {"@id": "classes/label"},
         "field": [
@@ -129,7 +135,7 @@ def _class_records() -> dict[str, Any]:
             }
             for name, kind in fields
         ],
-        "data": [{"classes/label": label, "classes/name": name} for label, name in enumerate(CLASS_NAMES)],
+        "data": [{"classes/label": label, "classes/name": name} for label, name in enumerate(subject.class_names)],
     }
 
 

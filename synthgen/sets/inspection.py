@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import UsageError
-from synthgen.fashion import CLASS_NAMES, NUM_CLASSES
 from synthgen.formats.base import Run
+from synthgen.index import BLOCK_IMAGES
 from synthgen.model.checkpoint import Checkpoint, load_checkpoint
 from synthgen.model.claims import BUILT_IN, INTEGERS, origin_words
 from synthgen.model.ledgers import shortness
@@ -18,6 +18,7 @@ from synthgen.model.sampling import Sampler
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.manifest import MANIFEST_NAME, Manifest, load_manifests
 from synthgen.sets.reading import claimed_by, read_set
+from synthgen.subject import Subject
 
 _UNFINISHED = "ledger.json holds more than the checkpoint says; epsilon is that of the ledger; go on with --resume"
 
@@ -36,8 +37,9 @@ def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
         CheckpointError, VerificationError: ``source`` is neither, or is malformed.
         UsageError: the set holds images of a class, but too few to fill its row.
     """
-    rows: list[list[npt.NDArray[np.uint8]]] = [[] for _ in range(NUM_CLASSES)]
-    for images, labels in _runs(source, columns):
+    subject, runs = _opened(source, columns)
+    rows: list[list[npt.NDArray[np.uint8]]] = [[] for _ in range(subject.num_classes)]
+    for images, labels in runs:
         for i, image in enumerate(images):
             first_open = next((row for row in rows if len(row) < columns), rows[-1])
             row = first_open if labels is None else rows[labels[i]]
@@ -45,7 +47,7 @@ def preview_images(source: str, columns: int) -> npt.NDArray[np.uint8]:
                 row.append(image)
         if all(len(row) == columns for row in rows):
             break
-    short = [CLASS_NAMES[i] for i, row in enumerate(rows) if 0 < len(row) < columns]
+    short = [subject.class_names[i] for i, row in enumerate(rows) if 0 < len(row) < columns]
     if short and labels is not None:
         raise UsageError(f"{source}: fewer than {columns} images of {', '.join(short)}; ask for fewer --columns")
     return np.stack([image for row in rows for image in row])
@@ -63,22 +65,23 @@ def describe(source: str) -> dict[str, str]:
     return _describe_checkpoint(load_checkpoint(source))
 
 
-def _runs(source: str, columns: int) -> Iterator[Run]:
-    """Images and labels of a set in its order, or the first blocks of a checkpoint."""
+def _opened(source: str, columns: int) -> tuple[Subject, Iterator[Run]]:
+    """What a set shows, with its images and labels in order; or a checkpoint, with enough of its first blocks."""
     folder = Path(source)
     if (folder / MANIFEST_NAME).is_file():
-        for batch in read_set(folder, load_manifests(folder)[0]):
-            yield batch.images, batch.labels
-        return
+        manifest = load_manifests(folder)[0]
+        return manifest.subject, ((batch.images, batch.labels) for batch in read_set(folder, manifest))
     sampler = Sampler.of(load_checkpoint(source))
-    yield from (sampler(block) for block in range(1 + columns // 20))  # a block holds 25 images of each class
+    subject = sampler.checkpoint.recipe.subject
+    needed = columns * subject.num_classes
+    return subject, (sampler(block) for block in range(-(-needed // BLOCK_IMAGES) + 1))
 
 
 def _describe_set(manifests: Sequence[Manifest]) -> dict[str, str]:
     first, described = manifests[0], dict[str, str]()
     for manifest in manifests:
         kind = "" if manifest is first else f"{manifest.split}: "  # the first split has no prefix
-        counts = zip(CLASS_NAMES, manifest.class_counts, strict=False)
+        counts = zip(manifest.subject.class_names, manifest.class_counts, strict=False)
         shards = f"{len(manifest.shards)} shards"
         described |= {
             f"{kind}set": f"{manifest.count:,} images, {manifest.format}, split {manifest.split}, {shards}",
@@ -104,7 +107,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, str]:
         "checkpoint": _named(checkpoint.name, checkpoint.sha256),
         "pixels": _described_pixels(checkpoint.arithmetic),
         "recipe": f'{recipe.name}, which says of itself: "{_shortened(recipe.description)}"',
-        "labels": "ten classes" if recipe.conditional else "none: unconditional",
+        "labels": recipe.subject.classes_in_words if recipe.conditional else "none: unconditional",
         "training": _describe_training(training),
         "cost": f"{recipe.generator_flops / 1e6:.1f} MFLOP an image",
         "privacy": checkpoint.privacy.sentence,

@@ -21,7 +21,7 @@ def format_of(folder: Path, manifest: Manifest) -> Format:
     """
     if manifest.format not in FORMATS:
         raise VerificationError(f"{folder / MANIFEST_NAME}: format {manifest.format!r}; expected {', '.join(FORMATS)}")
-    return FORMATS[manifest.format]
+    return FORMATS[manifest.format].showing(manifest.subject)
 
 
 def set_problems(folder: Path, manifest: Manifest) -> list[str]:

@@ -5,13 +5,13 @@ thousand shards are kept in lists, files beside it whose hashes it holds. ``load
 every field is checked, and no path leaves the folder.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from synthgen.errors import RecipeError, VerificationError
-from synthgen.fashion import CLASS_NAMES
 from synthgen.files import (
     is_inside,
     is_own_file,
@@ -22,9 +22,11 @@ from synthgen.files import (
 )
 from synthgen.index import MAX_SHARDS, LabelRule, pieces
 from synthgen.model.claims import FLOAT32, INTEGERS
+from synthgen.model.recipe import Recipe
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.consistency import expect_consistent, is_sha256
 from synthgen.sets.records import expect, record_of, records_of, texts_of
+from synthgen.subject import Subject
 from synthgen.untrusted.files import read_file
 from synthgen.untrusted.text import parse_json
 
@@ -96,6 +98,11 @@ class CheckpointRecord:
     recipe_sha256: str
     arithmetic: str  # ``integers``, or ``float32``: that of all checkpoints of synthgen 0.1 and 0.2
 
+    @functools.cached_property
+    def subject(self) -> Subject:
+        """What its images show."""
+        return Recipe.from_dict(self.recipe).subject
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -124,7 +131,12 @@ class Manifest:
     @property
     def label_rule(self) -> LabelRule:
         """Which label each image has."""
-        return LabelRule.recorded(self.labels)
+        return LabelRule.recorded(self.labels, self.subject.num_classes)
+
+    @property
+    def subject(self) -> Subject:
+        """What the images show."""
+        return self.checkpoint.subject
 
     @property
     def reproducibility(self) -> str:
@@ -141,7 +153,7 @@ class Manifest:
         whole = self if left_out == "shard_lists" else replace(self, shards=())
         return {
             "schema_version": LISTED_SCHEMA_VERSION if self.shard_lists else SCHEMA_VERSION,
-            "class_names": list(CLASS_NAMES),
+            "class_names": list(self.subject.class_names),
             "digest_method": DIGEST_METHOD,
             "reproducibility": self.reproducibility,
             **{name: value for name, value in asdict(whole).items() if name != left_out},
@@ -260,7 +272,6 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
     known = (SCHEMA_VERSION, LISTED_SCHEMA_VERSION)
     readable = type(version) is int and version in known  # True is equal to 1
     expect(readable, f"schema_version {version!r:.80}; this version reads {known[0]} and {known[1]}")
-    expect(document.get("class_names") == list(CLASS_NAMES), "class_names are not Fashion-MNIST's")
     expect(document.get("digest_method") == DIGEST_METHOD, "digest_method is unknown")
     derived = ("schema_version", "class_names", "digest_method", "reproducibility", _SEAL)
     body = {k: v for k, v in document.items() if k not in derived}
@@ -286,6 +297,8 @@ def _parse(document: Any, read: Callable[[str], bytes | None]) -> Manifest:
         sidecars=lambda value: records_of(_file_record, value),
         shard_lists=lambda value: records_of(_file_record, value),
     )
+    known_names = list(manifest.subject.class_names)
+    expect(document.get("class_names") == known_names, f"class_names are not those of {manifest.subject.name}")
     said = manifest.reproducibility if "arithmetic" in body["checkpoint"] else None  # synthgen 0.1 and 0.2 said nothing
     expect(document.get("reproducibility") == said, "reproducibility is not that of its checkpoint's arithmetic")
     expect_consistent(manifest)

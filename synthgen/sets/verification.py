@@ -13,7 +13,6 @@ import numpy as np
 
 from synthgen.environment import float_drawn_with
 from synthgen.errors import UsageError
-from synthgen.fashion import NUM_CLASSES
 from synthgen.formats.table import FORMATS
 from synthgen.model.checkpoint import Checkpoint, builtin_checkpoints, load_checkpoint
 from synthgen.model.claims import BUILT_IN
@@ -240,11 +239,12 @@ def _shard_problems(
     else:
         found = (check.check(shard, progress) for shard in manifest.shards)
     problems: list[str] = []
-    set_digest, class_counts, redrawn = hashlib.sha256(), np.zeros(NUM_CLASSES, np.int64), Redrawn()
+    set_digest, redrawn = hashlib.sha256(), Redrawn()
+    class_counts = np.zeros(manifest.subject.num_classes, np.int64)
     for checked in found:
         problems += checked.problems
         set_digest.update(checked.block_digests)
-        class_counts += checked.class_counts
+        class_counts += checked.class_counts or 0
         redrawn += checked.redrawn
     if problems or check.files_only:
         return problems, Redrawn()

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import TrainingError, UsageError
-from synthgen.fashion import NUM_CLASSES, Images
+from synthgen.fashion import Images
 from synthgen.model.recipe import AdversarialRecipe
 from synthgen.privacy.statement import PrivacyStatement, no_guarantee
 from synthgen.real_images import RealImages
 from synthgen.training.folder import read_header
-from synthgen.training.images import enough_images, epoch_order
+from synthgen.training.images import enough_images, epoch_order, of_data
 from synthgen.training.run import Plan, Run, Summary, expect_seed
 from synthgen.workers import StageProgress
 
@@ -113,7 +113,7 @@ def plan_training(recipe: AdversarialRecipe, data_folder: Path | None = None, se
         )
     section = recipe.training
     data = enough_images(recipe, data_folder, "training.batch_size", section.batch_size)
-    plan = AdversarialPlan(recipe=recipe, data=data, seed=seed)
+    plan = AdversarialPlan(recipe=of_data(recipe, data), data=data, seed=seed)
     if section.discriminator_steps > plan.summary_every:
         raise UsageError(
             f"training.discriminator_steps = {section.discriminator_steps}: expected at most the "
@@ -173,7 +173,7 @@ class _AdversarialRun(Run):
 
     def _expect_alive(self, summary: EpochSummary, images: Images) -> None:
         # Within a class, where there are classes: ten perfect copies of ten pictures are a collapse too.
-        groups = np.split(images, NUM_CLASSES) if self.plan.recipe.conditional else [images]
+        groups = np.split(images, self.plan.recipe.classes) if self.plan.recipe.conditional else [images]
         spread = float(np.mean([(group / 255.0).std(axis=0).mean() for group in groups]))
         if summary.discriminator_loss < _NO_SIGNAL_LOSS:
             raise TrainingError(

@@ -20,7 +20,7 @@ from synthgen.privacy.accounting import Mechanism, calibrated, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME
 from synthgen.privacy.mechanisms import poisson_sample
 from synthgen.real_images import RealImages
-from synthgen.training.images import enough_images
+from synthgen.training.images import enough_images, of_data
 from synthgen.training.private import Account, PrivatePlan, PrivateRun, expect_small_delta
 from synthgen.training.run import Run, Summary, expect_seed
 from synthgen.workers import StageProgress
@@ -115,6 +115,7 @@ def plan_private_training(
     expect_seed(seed)
     section = recipe.training
     data = enough_images(recipe, data_folder, "training.batch_size", section.batch_size)
+    recipe = of_data(recipe, data)
     expect_small_delta(recipe.privacy, len(data))
     probability = section.batch_size / len(data)
     scale = calibrated(lambda scale: [_mechanism(recipe, probability, scale, section.steps)], recipe.privacy)

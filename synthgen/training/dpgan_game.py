@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from synthgen.errors import TrainingError
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
+from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.model.recipe import PrivateAdversarialRecipe
 from synthgen.privacy.exact import Grid, WholeNumbers, expect_countable
 from synthgen.privacy.per_example import ClippedGradients
@@ -81,7 +81,7 @@ class PrivateGame(Players):
         """
         generator = np.random.default_rng(0)
         images = generator.integers(0, 256, (_ROWS, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
-        labels = (np.arange(_ROWS) % NUM_CLASSES).astype(np.uint8)
+        labels = (np.arange(_ROWS) % max(1, self._recipe.classes)).astype(np.uint8)
         places = np.arange(_ROWS)
         parts = ([places[: _ROWS // 2], places[_ROWS // 2 :]], [places[::2], places[1::2]], [np.roll(places, 1)])
         whole = self.whole_sum(images, labels)

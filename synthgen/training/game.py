@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from synthgen.fashion import NUM_CLASSES, Images, Labels
-from synthgen.index import BLOCK_IMAGES, LabelRule, float_latents
+from synthgen.fashion import Images, Labels
+from synthgen.index import BLOCK_IMAGES, float_latents
 from synthgen.model.networks import bare, build_discriminator, build_generator, pixel_function
 from synthgen.model.parts import own_part, own_share
 from synthgen.model.recipe import AdversarialRecipe, GameRecipe, Recipe
@@ -57,15 +57,16 @@ class Learner:
     def draw_samples(self) -> Images:
         """The images of the run's pictures, always from the same latents: uint8, shape (N, 28, 28).
 
-        Ten of each class in order; 81 where there are no classes.
+        Ten of each class in order, or fewer where there are more than 25 classes; 81 where there are no classes.
         """
         recipe = self._recipe
         noise = float_latents(0, 0, recipe.latent.size, recipe.latent.distribution)
-        labels = LabelRule.parse("balanced").labels(0, 0) if recipe.conditional else None
+        labels = recipe.balanced_labels(BLOCK_IMAGES)
         images = self._draw_pixels(noise, labels)
         if labels is None:
             return images[:81]
-        return np.concatenate([images[labels == label][:10] for label in range(NUM_CLASSES)])
+        each = min(10, BLOCK_IMAGES // recipe.classes)
+        return np.concatenate([images[labels == label][:each] for label in range(recipe.classes)])
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything that changes, as arrays under names that sort in a fixed order."""
@@ -175,16 +176,16 @@ class Players(Learner):
             return [self.generator(noise, training=True)]
         if not self._loss.paired:
             label_seed = seed + tf.constant([1 << 32, 0], tf.int64)  # beyond any seed of the noise
-            labels = tf.random.stateless_uniform([count], label_seed, 0, NUM_CLASSES, tf.int32)
+            labels = tf.random.stateless_uniform([count], label_seed, 0, self._recipe.classes, tf.int32)
             if part is not None:
                 labels = part.of(labels)
-        classes = tf.one_hot(labels, NUM_CLASSES)
+        classes = tf.one_hot(labels, self._recipe.classes)
         return [self.generator([noise, classes], training=True), classes]
 
     def _real(self, pixels: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
         """Real images scaled to [0, 1], with their one-hot classes if the game has classes."""
         images = tf.cast(pixels[..., tf.newaxis], tf.float32) / 255.0
-        return [images, tf.one_hot(labels, NUM_CLASSES)] if self._recipe.conditional else [images]
+        return [images, tf.one_hot(labels, self._recipe.classes)] if self._recipe.conditional else [images]
 
     def _generator_step(self, pixels: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         real_logits = tf.zeros([0, 1])

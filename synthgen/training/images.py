@@ -1,6 +1,8 @@
 """The real images of a run: which a recipe takes, and their order in every epoch."""
 
+import dataclasses
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,7 @@ def training_images(recipe: Recipe, folder: Path | None = None) -> RealImages:
     kept = len(parts[0]) - section.holdout if section.holdout else None
     images = np.concatenate([part.images[:kept] for part in parts])[: section.limit or None]
     labels = np.concatenate([part.labels[:kept] for part in parts])[: section.limit or None]
-    return RealImages.of(images, labels, official=all(part.official for part in parts))
+    return RealImages.of(images, labels, subject=parts[0].subject, official=all(part.official for part in parts))
 
 
 def enough_images(recipe: Recipe, folder: Path | None, key: str, batch_size: int) -> RealImages:
@@ -35,6 +37,15 @@ def enough_images(recipe: Recipe, folder: Path | None, key: str, batch_size: int
     if batch_size > len(data):
         raise UsageError(f"{key} = {batch_size}: expected at most the {len(data)} images there are")
     return data
+
+
+R = TypeVar("R", bound=Recipe)
+
+
+def of_data(recipe: R, data: RealImages) -> R:
+    """The recipe for these images: with what they show, and official only if they are."""
+    section = dataclasses.replace(recipe.data, official=recipe.data.official and data.official)
+    return dataclasses.replace(recipe, subject=data.subject, data=section)
 
 
 def describe_private_images(recipe: Recipe, count: int) -> str:

@@ -20,7 +20,7 @@ def look() -> LookAudit:
         name="teacher", releases="g", noise_multiplier=20.0, l2_sensitivity=1.0, sampling_probability=0.2, steps=10
     )
     embedding = Mechanism(name="embedding", releases="s", noise_multiplier=10.0, l2_sensitivity=1.0)
-    plan = LookPlan(teacher=teacher, embedding=embedding, learning_rate=1.0)
+    plan = LookPlan(teacher=teacher, embedding=embedding, learning_rate=1.0, classes=10)
     return LookAudit(images=real.images, labels=real.labels, planted=pattern_canaries(200), plan=plan)
 
 
@@ -40,5 +40,5 @@ def test_a_look_gets_its_data_and_the_included_canaries_only(look: LookAudit, mo
 
 
 def test_a_look_whose_sums_lack_their_noise_is_caught(look: LookAudit, monkeypatch):
-    monkeypatch.setattr(looks_module, "_noisy_sums", lambda *of: embedding_sums(*of[:3]))
+    monkeypatch.setattr(looks_module, "_noisy_sums", lambda *of: embedding_sums(*of[:4]))
     assert one_run_audit(look, delta=1e-5).contradicts(1.0)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
+from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.index import pieces
 from synthgen.model.networks import build_generator
 from synthgen.model.recipe import StatisticsRecipe
@@ -53,7 +53,7 @@ class Matching(Learner):
     def __init__(self, recipe: StatisticsRecipe, release: Release, seed: int) -> None:
         super().__init__(recipe, seed)
         keras.utils.set_random_seed(seed)
-        self._targets = [(tf.constant(each.means), Student(each.weights)) for each in release.students]
+        self._targets = [(tf.constant(each.means), Student(recipe.classes, each.weights)) for each in release.students]
         self._means = tf.constant(release.means)
         self._teacher = tf.constant(release.teacher.weights), tf.constant(release.teacher.bias)
         self.generator = build_generator(recipe)
@@ -71,13 +71,13 @@ class Matching(Learner):
 
     def admit(self, student: StudentRelease) -> None:
         """From now on match what was released of this student's features, too."""
-        self._targets.append((tf.constant(student.means), Student(student.weights)))
+        self._targets.append((tf.constant(student.means), Student(self._recipe.classes, student.weights)))
         self._graph = tf.function(self._step)
 
     def draw(self, count: int, stream: int) -> tuple[Images, Labels]:
         """``count`` images of the best generator, uint8 (count, 28, 28), and their labels; another set a stream."""
         images = np.empty((count, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
-        labels = np.arange(count) % NUM_CLASSES
+        labels = np.arange(count) % self._recipe.classes
         for part in pieces(count, _DRAWN_AT_ONCE):
             number = tf.constant(-1 - part.start - count * stream, tf.int64)  # apart from every training step's
             drawn = self._draw(tf.constant(labels[part], tf.int32), number, self.best_generator, training=False)
@@ -88,8 +88,8 @@ class Matching(Learner):
         return [*super()._owners(), self._optimizer]
 
     def _step(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        section = self._recipe.training
-        labels = tf.range(section.images_per_class * NUM_CLASSES) % NUM_CLASSES
+        section, classes = self._recipe.training, self._recipe.classes
+        labels = tf.range(section.images_per_class * classes) % classes
         with tf.GradientTape() as tape:
             images = self._draw(labels, number)
             features = extract(images)
@@ -107,21 +107,21 @@ class Matching(Learner):
         self, labels: tf.Tensor, number: tf.Tensor, generator: keras.Model | None = None, training: bool = True
     ) -> tf.Tensor:
         noise = self._latents(tf.shape(labels)[0], tf.stack([tf.constant(self._seed, tf.int64), number]))
-        return (generator or self.generator)([noise, tf.one_hot(labels, NUM_CLASSES)], training=training)
+        return (generator or self.generator)([noise, tf.one_hot(labels, self._recipe.classes)], training=training)
 
     def _distance(self, embedded: tf.Tensor, released: tf.Tensor) -> tf.Tensor:
         """The unbiased squared distance of the batch's class means from the released ones; images in label order."""
-        count = self._recipe.training.images_per_class
-        by_class = tf.reshape(embedded, [count, NUM_CLASSES, -1])
+        count, classes = self._recipe.training.images_per_class, self._recipe.classes
+        by_class = tf.reshape(embedded, [count, classes, -1])
         means = tf.reduce_mean(by_class, axis=0)
-        biased = tf.reduce_sum(tf.square(means - released)) / NUM_CLASSES
-        spread = tf.reduce_sum(tf.square(by_class - means)) / NUM_CLASSES
+        biased = tf.reduce_sum(tf.square(means - released)) / classes
+        spread = tf.reduce_sum(tf.square(by_class - means)) / classes
         return biased - spread / (count * (count - 1))
 
     def _margins(self, rows: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """By how much the teacher prefers each image's own class to the next likely one, in logits."""
         weights, bias = self._teacher
         logits = rows @ weights + bias
-        own = tf.one_hot(labels, NUM_CLASSES)
+        own = tf.one_hot(labels, self._recipe.classes)
         other = tf.reduce_max(tf.where(own > 0, np.float32(-np.inf), logits), axis=1)
         return tf.reduce_sum(logits * own, axis=1) - other

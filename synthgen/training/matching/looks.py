@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.fashion import NUM_CLASSES, Images, Labels
+from synthgen.fashion import Images, Labels
 from synthgen.index import pieces
 from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.exact import Grid, WholeNumbers, expect_countable
@@ -44,12 +44,14 @@ class LookPlan:
         teacher: its DP-SGD.
         embedding: the Gaussian mechanism over the class sums; its sensitivity is 1.
         learning_rate: of the teacher.
+        classes: how many there are.
         students: one Gaussian mechanism of sensitivity 1 for each student of the generator.
     """
 
     teacher: Mechanism
     embedding: Mechanism
     learning_rate: float
+    classes: int
     students: tuple[Mechanism, ...] = ()
 
     @property
@@ -87,6 +89,7 @@ def look_privately(
         features,
         labels,
         plan.teacher,
+        classes=plan.classes,
         learning_rate=plan.learning_rate,
         progress=lambda done, of: progress("private teacher", done, of),
         watch=watch,
@@ -95,7 +98,12 @@ def look_privately(
     del features
     charge(plan.embedding)
     sums = _noisy_sums(
-        embedding_rows, images, taught, plan.embedding, lambda done, of: progress("private embedding", done, of)
+        embedding_rows,
+        images,
+        taught,
+        plan.classes,
+        plan.embedding,
+        lambda done, of: progress("private embedding", done, of),
     )
     return _released(teacher, sums, (plan.teacher, plan.embedding))
 
@@ -126,7 +134,12 @@ def look_as_student(
     batches = [images[rows] for rows in pieces(len(images), _BATCH)]
     taught = np.concatenate([release.teacher.predict(_apart(scattering_rows, batch)) for batch in batches])
     sums = _noisy_sums(
-        embed, images, taught, mechanism, lambda done, of: progress("private look of a student", done, of)
+        embed,
+        images,
+        taught,
+        len(release.counts),
+        mechanism,
+        lambda done, of: progress("private look of a student", done, of),
     )
     means = (sums / release.counts[:, None]).astype(np.float32)
     students = (*release.students, StudentRelease(weights, means))
@@ -134,41 +147,51 @@ def look_as_student(
 
 
 def embedding_sums(
-    embed: Embed, images: Images, labels: Labels, progress: Callable[[int, int], None] = lambda done, of: None
+    embed: Embed,
+    images: Images,
+    labels: Labels,
+    classes: int,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> npt.NDArray[np.float64]:
-    """The sums of an embedding over the images of each label, with no noise: float64, shape (10, D).
+    """The sums of an embedding over the images of each label, with no noise: float64, shape (K, D).
 
     One image changes one row by at most 1 in norm.
     """
     grid = Grid.of(1.0, 1.0)
-    return whole_sums(embed, images, labels, grid, progress) * grid.step
+    return whole_sums(embed, images, labels, classes, grid, progress) * grid.step
 
 
 def whole_sums(
     embed: Embed,
     images: Images,
     labels: Labels,
+    classes: int,
     grid: Grid,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> WholeNumbers:
-    """The exact sums of an embedding over the images of each label, in whole steps of ``grid``: shape (10, D).
+    """The exact sums of an embedding over the images of each label, in whole steps of ``grid``: shape (K, D).
 
     An image that is replaced by an empty record takes its own clipped row of integers out of one sum, and that is all.
     """
     expect_countable(len(images))
-    sums = np.zeros((NUM_CLASSES, embed(images[:1]).shape[1]))
+    sums = np.zeros((classes, embed(images[:1]).shape[1]))
     for rows in pieces(len(images), _BATCH):
-        sums += np.eye(NUM_CLASSES)[labels[rows]].T @ grid.rows(_apart(embed, images[rows]))
+        sums += np.eye(classes)[labels[rows]].T @ grid.rows(_apart(embed, images[rows]))
         progress(rows.stop, len(images))
     return sums
 
 
 def _noisy_sums(
-    embed: Embed, images: Images, labels: Labels, mechanism: Mechanism, progress: Callable[[int, int], None]
+    embed: Embed,
+    images: Images,
+    labels: Labels,
+    classes: int,
+    mechanism: Mechanism,
+    progress: Callable[[int, int], None],
 ) -> npt.NDArray[np.float64]:
     """The exact Gaussian mechanism over ``whole_sums``."""
     grid = Grid.of(mechanism.noise_multiplier, mechanism.l2_sensitivity)
-    return grid.noisy(whole_sums(embed, images, labels, grid, progress))
+    return grid.noisy(whole_sums(embed, images, labels, classes, grid, progress))
 
 
 def _apart(embed: Embed, images: Images) -> npt.NDArray[np.float32]:

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import PrivacyError
-from synthgen.fashion import NUM_CLASSES
 from synthgen.files import MALFORMED, publish, sha256_of_json
 from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.ledger import Ledger, LedgerRecord
 from synthgen.privacy.statement import claim_sha256
+from synthgen.subject import MAX_CLASSES, MIN_CLASSES
 from synthgen.training.matching.teacher import Teacher
 from synthgen.untrusted.datasets import open_hdf5, own_dataset, own_entry, whole
 from synthgen.untrusted.text import parse_json
@@ -29,7 +29,7 @@ class StudentRelease:
 
     Attributes:
         weights: of the student, which never saw a real image.
-        means: float32, shape (10, D): the mean of its embedding over each of the teacher's classes, noise included.
+        means: float32, shape (K, D): the mean of its embedding over each of the teacher's classes, noise included.
     """
 
     weights: tuple[npt.NDArray[np.float32], ...]
@@ -42,8 +42,8 @@ class Release:
 
     Attributes:
         teacher: the private classifier.
-        means: float32, shape (10, D): the mean embedding of each of its classes, noise included.
-        counts: float32, shape (10,): how many images it takes for each class, noise included.
+        means: float32, shape (K, D): the mean embedding of each of its classes, noise included.
+        counts: float32, shape (K,): how many images it takes for each class, noise included.
         charged: the mechanisms that this release is the outcome of.
         students: in the order of their looks.
         run: the identity of the run that looked; None for a run of 0.1.0 or 0.2.0.
@@ -126,17 +126,20 @@ class Release:
 
     def _expect_shapes(self) -> None:
         from synthgen.training.matching.features import EMBEDDING_SIZE, SCATTERING_SIZE
-        from synthgen.training.matching.student import STUDENT_EMBEDDING_SIZE, Student
+        from synthgen.training.matching.student import Student, student_embedding_size
 
+        classes = self.counts.size
+        if not MIN_CLASSES <= classes <= MAX_CLASSES:
+            raise ValueError(f"{classes} classes: expected {MIN_CLASSES} to {MAX_CLASSES}")
         expected = {
-            "weights": (self.teacher.weights, (SCATTERING_SIZE, NUM_CLASSES)),
-            "bias": (self.teacher.bias, (NUM_CLASSES,)),
-            "means": (self.means, (NUM_CLASSES, EMBEDDING_SIZE)),
-            "counts": (self.counts, (NUM_CLASSES,)),
+            "weights": (self.teacher.weights, (SCATTERING_SIZE, classes)),
+            "bias": (self.teacher.bias, (classes,)),
+            "means": (self.means, (classes, EMBEDDING_SIZE)),
+            "counts": (self.counts, (classes,)),
         }
         for i, student in enumerate(self.students):
-            expected[f"means of student {i + 1}"] = student.means, (NUM_CLASSES, STUDENT_EMBEDDING_SIZE)
-            Student(student.weights)  # raises ValueError for weights of other shapes
+            expected[f"means of student {i + 1}"] = student.means, (classes, student_embedding_size(classes))
+            Student(classes, student.weights)  # raises ValueError for weights of other shapes
         for name, (array, shape) in expected.items():
             if array.shape != shape or not np.isfinite(array).all():
                 raise ValueError(f"{name} of shape {array.shape}: expected finite numbers of shape {shape}")

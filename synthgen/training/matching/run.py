@@ -83,9 +83,10 @@ class MatchingPlan(PrivatePlan):
         shares = [
             100 * each / sum(precision) for each in precision
         ]  # squared signal-to-noise ratios add up over mechanisms
+        classes = self.recipe.subject.classes_in_words
         looks = [
             f"{i}. {mechanism.name}, {shares[i - 1]:.0f} % of the budget: one Gaussian mechanism over the sums of the "
-            f"teacher's ten classes, noise multiplier {mechanism.noise_multiplier:.4f}, sensitivity 1: epsilon "
+            f"teacher's {classes}, noise multiplier {mechanism.noise_multiplier:.4f}, sensitivity 1: epsilon "
             f"{alone[i - 1]:.3f} alone, {after[i - 1]:.3f} with all before it"
             for i, mechanism in enumerate((embedding, *students), 2)
         ]
@@ -227,7 +228,7 @@ class _MatchingRun(PrivateRun):
         from synthgen.training.matching.student import Student
 
         number = self._students_charged
-        student = Student()
+        student = Student(self.plan.recipe.classes)
         images, labels = self.learner.draw(_STUDENTS_IMAGES, number)
         seed = (self.plan.seed + 1 + number) % (1 << 32)
         student.fit(images, labels, seed, lambda done, of: on_stage(f"student {number + 1}", done, of))

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 import synthgen.model.networks  # noqa: F401  (refuses a Keras that does not run on TensorFlow)
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
+from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.workers import StepProgress
 
 _FILTERS = (16, 32, 64)
@@ -25,13 +25,17 @@ _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-4
 # The embedding's squared norm, shared out over the three convolutions, the dense layer and the class probabilities.
 _SHARES = (0.15, 0.25, 0.25, 0.25, 0.1)
 _LEAST_NORM = 1e-3
-STUDENT_EMBEDDING_SIZE = 7 * 7 * (_FILTERS[0] + _FILTERS[1]) + 3 * 3 * _FILTERS[2] + _UNITS + NUM_CLASSES  # 3,002
+
+
+def student_embedding_size(classes: int) -> int:
+    """The length of an embedding's rows: 3,002 for ten classes."""
+    return 7 * 7 * (_FILTERS[0] + _FILTERS[1]) + 3 * 3 * _FILTERS[2] + _UNITS + classes
 
 
 class Student:
-    """A classifier of images in [0, 1]; untrained unless given ``weights``."""
+    """A classifier of images in [0, 1] into ``classes``; untrained unless given ``weights``."""
 
-    def __init__(self, weights: Sequence[npt.NDArray[np.float32]] | None = None) -> None:
+    def __init__(self, classes: int, weights: Sequence[npt.NDArray[np.float32]] | None = None) -> None:
         image = hidden = layers.Input((IMAGE_SIDE, IMAGE_SIDE, 1))
         pooled = []
         for filters in _FILTERS:
@@ -40,7 +44,7 @@ class Student:
             hidden = layers.MaxPool2D()(hidden)
             pooled.append(hidden)
         dense = layers.Dense(_UNITS, "relu")(layers.Dropout(0.3)(layers.Flatten()(hidden)))
-        logits = layers.Dense(NUM_CLASSES)(dense)
+        logits = layers.Dense(classes)(dense)
         self._classifier = keras.Model(image, logits)
         self._activations = keras.Model(image, [*pooled, dense, logits])
         if weights is not None:
@@ -48,7 +52,7 @@ class Student:
 
     @property
     def weights(self) -> list[npt.NDArray[np.float32]]:
-        """All weights; ``Student(weights)`` is the same student again."""
+        """All weights; ``Student(classes, weights)`` is the same student again."""
         return [np.asarray(array, np.float32) for array in self._classifier.get_weights()]
 
     def fit(self, images: Images, labels: Labels, seed: int, progress: StepProgress = lambda done, of: None) -> None:
@@ -67,7 +71,7 @@ class Student:
         progress(_EPOCHS, _EPOCHS)
 
     def embed(self, images: tf.Tensor) -> tf.Tensor:
-        """Activations of images (N, 28, 28, 1) in [0, 1] as rows (N, 3002) of norm at most 1; differentiable."""
+        """Activations of images (N, 28, 28, 1) in [0, 1] as rows (N, D) of norm at most 1; differentiable."""
         *pooled, dense, logits = self._activations(images, training=False)
         pooled[0] = tf.nn.avg_pool2d(pooled[0], 2, 2, "VALID")  # 14×14 cells to 7×7
         parts = [*pooled, dense, tf.nn.softmax(logits)]

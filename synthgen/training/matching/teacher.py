@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.fashion import NUM_CLASSES, Labels
+from synthgen.fashion import Labels
 from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.exact import EXACT_BITS, Grid, WholeNumbers, expect_countable, whole_rows
 from synthgen.privacy.mechanisms import poisson_sample
@@ -28,7 +28,6 @@ Watch = Callable[[int, npt.NDArray[np.float64], npt.NDArray[np.float64]], None]
 _FEATURE_BITS = 13  # features of norm 1 are integers of norm 2^13
 _ROOM = 1 - 2.0**-16  # features of norm 1, to rounding, need no clip
 _ROWS = 256  # examples whose features are held as float64 at a time, in the cache
-_ERRORS_ROOM = 2.0  # steps by which rounding ten errors can lengthen them, and more
 _LEAST_LENGTH = 1e-30  # of errors that are divided by
 _LEAST_LOGIT = -60.0  # below the largest; what is less likely than exp(-60) is that likely
 _SERIES = 12  # terms of an exponential between 1 and 2: to 2e-12
@@ -36,7 +35,7 @@ _SERIES = 12  # terms of an exponential between 1 and 2: to 2e-12
 
 @dataclass(frozen=True)
 class Teacher:
-    """A linear classifier, as noisy as its training: weights (D, 10) and bias (10,), float32."""
+    """A linear classifier of K classes, as noisy as its training: weights (D, K) and bias (K,), float32."""
 
     weights: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
@@ -65,6 +64,7 @@ def train_teacher(
     labels: Labels,
     mechanism: Mechanism,
     *,
+    classes: int,
     learning_rate: float,
     momentum: float = 0.9,
     progress: Callable[[int, int], None] = lambda done, of: None,
@@ -79,6 +79,7 @@ def train_teacher(
         features: shape (N, D), by ``whole_features``.
         labels: uint8, shape (N,).
         mechanism: noise, clip norm (``l2_sensitivity``), Poisson sampling and number of steps.
+        classes: how many there are.
         learning_rate: of the mean gradient, over the *expected* batch.
         momentum: of the released, noisy gradients.
         progress: called with the steps done and the steps in all.
@@ -89,7 +90,7 @@ def train_teacher(
     size = features.shape[1]
     expected_batch = mechanism.sampling_probability * len(features)
     grid = Grid.of(mechanism.noise_multiplier, mechanism.l2_sensitivity)
-    parameters, velocity, average = (np.zeros((size + 1, NUM_CLASSES)) for _ in range(3))
+    parameters, velocity, average = (np.zeros((size + 1, classes)) for _ in range(3))
     averaged = max(1, mechanism.steps // 2)
     for step in range(mechanism.steps):
         chosen = poisson_sample(len(features), mechanism.sampling_probability)
@@ -117,11 +118,11 @@ def clipped_gradient_sum(
         features: shape (N, D), by ``whole_features``.
         labels: uint8, shape (N,).
         chosen: indices of examples.
-        parameters: float64, shape (D + 1, 10); the last row is the bias.
+        parameters: float64, shape (D + 1, K); the last row is the bias.
         grid: of the mechanism.
 
     Returns:
-        shape (D + 1, 10).
+        shape (D + 1, K).
     """
     whole, unit = _whole_parameters(parameters)
     total = np.zeros(parameters.shape[::-1])  # transposed: the faster product
@@ -135,11 +136,12 @@ def clipped_gradient_sum(
 
 
 def _whole_errors(errors: npt.NDArray[np.float64], squares: npt.NDArray[np.float64], grid: Grid) -> WholeNumbers:
-    """Errors (B, 10) as integers such that their product with features of norm² ``squares`` keeps to the grid's clip.
+    """Errors (B, K) as integers such that their product with features of norm² ``squares`` keeps to the grid's clip.
 
     The products of squares compare exactly: see ``privacy.exact``.
     """
-    longest = np.maximum(grid.clip / np.sqrt(squares) - _ERRORS_ROOM, 0)
+    room = 0.5 * math.sqrt(errors.shape[1]) + 0.5  # steps by which rounding can lengthen errors, and more
+    longest = np.maximum(grid.clip / np.sqrt(squares) - room, 0)
     length = np.sqrt(_in_order(np.square(errors)))
     factor = np.minimum(1 / (grid.step * 2.0**_FEATURE_BITS), longest / np.maximum(length, _LEAST_LENGTH))
     whole: WholeNumbers = np.rint(errors * factor[:, None])
@@ -163,7 +165,7 @@ def _errors(logits: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.f
 
 
 def _in_order(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The sum of each row of ten numbers, added from left to right."""
+    """The sum of each row of numbers, added from left to right."""
     total: npt.NDArray[np.float64] = columns[:, 0].copy()
     for column in columns.T[1:]:
         total += column
@@ -179,7 +181,7 @@ def _extended(features: WholeRows) -> WholeNumbers:
 
 
 def _whole_parameters(parameters: npt.NDArray[np.float64]) -> tuple[WholeNumbers, float]:
-    """Parameters (D + 1, 10) as integers, and the unit of what ``_extended`` rows times them are.
+    """Parameters (D + 1, K) as integers, and the unit of what ``_extended`` rows times them are.
 
     Each class's have a norm below 2^38.5. So every sum of their products with a row of norm 2^13.5 is at most 2^52
     (Cauchy and Schwarz, for the absolute values), and exact in any order.

@@ -34,7 +34,7 @@ def real():
 
 @pytest.fixture(scope="module")
 def embeddings():
-    return {"embedding": embedding_rows, "student": Student().embed_pixels()}
+    return {"embedding": embedding_rows, "student": Student(10).embed_pixels()}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def plan() -> LookPlan:
         name="teacher", releases="g", noise_multiplier=1.5, l2_sensitivity=1.0, sampling_probability=0.3, steps=5
     )
     looked = Mechanism(name="embedding", releases="s", noise_multiplier=1.2, l2_sensitivity=1.0)
-    return LookPlan(teacher=teacher, embedding=looked, learning_rate=2.0)
+    return LookPlan(teacher=teacher, embedding=looked, learning_rate=2.0, classes=10)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def teacher(real) -> Teacher:
 def test_an_image_replaced_takes_its_own_row_of_integers_out_of_one_sum(real, embeddings, which: str):
     """For neighbours in the sense of the claim; its row is computed here in quite another company."""
     embed, images, labels = embeddings[which], real.images, real.labels
-    whole = whole_sums(embed, images, labels, GRID)
+    whole = whole_sums(embed, images, labels, 10, GRID)
     assert (whole == np.rint(whole)).all()
     random = np.random.default_rng(0)
     for j in (0, 13, 255, 499):
@@ -67,7 +67,7 @@ def test_an_image_replaced_takes_its_own_row_of_integers_out_of_one_sum(real, em
         emptied = images.copy()
         emptied[j] = 0
         empty = GRID.rows(_apart(embed, emptied)[j : j + 1])[0]
-        moved = whole - whole_sums(embed, emptied, labels, GRID)
+        moved = whole - whole_sums(embed, emptied, labels, 10, GRID)
         expected = np.zeros_like(moved)
         expected[labels[j]] = row - empty  # the record itself, whose row is zeros by definition, has no pixels
         np.testing.assert_array_equal(moved, expected)
@@ -120,14 +120,14 @@ def test_each_look_adds_the_noise_of_its_own_mechanism_to_integers(real, plan, m
     charged: list[Mechanism] = []
     release = look_privately(real.images, real.labels, plan, charged.append)
     third = replace(plan.embedding, name="student 1", noise_multiplier=2.5)
-    student = Student()
+    student = Student(10)
     look_as_student(student.embed_pixels(), tuple(student.weights), real.images, release, third)
     assert seen == [(Grid.of(1.5, 1.0), 3970)] * 5 + [(Grid.of(1.2, 1.0), 10), (Grid.of(2.5, 1.0), 10)]
     assert charged == [plan.teacher, plan.embedding]
 
 
 def test_sums_in_the_unit_of_the_rows_are_those_of_the_clipped_rows(real):
-    sums = embedding_sums(embedding_rows, real.images, real.labels)
+    sums = embedding_sums(embedding_rows, real.images, real.labels, 10)
     for label in range(10):
         expected = embedding_rows(real.images[real.labels == label]).astype(np.float64).sum(axis=0)
         np.testing.assert_allclose(sums[label], expected, atol=1e-3)
@@ -144,8 +144,8 @@ def test_a_release_says_whether_its_noise_is_exact(real, plan, tmp_path, monkeyp
     with h5py.File(path, "r+") as file:
         file.attrs["exact_noise"] = "no"
     assert not Release.load(path).exact_noise
-    monkeypatch.setattr(looks_module, "_noisy_sums", lambda *of: embedding_sums(*of[:3]))
-    student = Student()
+    monkeypatch.setattr(looks_module, "_noisy_sums", lambda *of: embedding_sums(*of[:4]))
+    student = Student(10)
     earlier = replace(release, exact_noise=False)  # a look more does not mend those before
     weights = tuple(student.weights)
     assert not look_as_student(student.embed_pixels(), weights, real.images, earlier, plan.embedding).exact_noise

@@ -109,7 +109,7 @@ def test_nothing_unprotected_is_written(plan, unbroken):
     rows = [row.tobytes() for image in real.images[::25] for row in image if len(set(row.tolist())) > 9]
     rows += [row.tobytes() for image in scaled[::25] for row in image if len(set(row.tolist())) > 9]
     taught = Release.load(unbroken.path / RELEASE_NAME)
-    sums = embedding_sums(embedding_rows, real.images, real.labels)
+    sums = embedding_sums(embedding_rows, real.images, real.labels, 10)
     rows += [row[i : i + 8].tobytes() for row in (*sums, *sums.astype(np.float32)) for i in range(0, 7000, 500)]
     assert len(rows) > 100
     for path, content in files.items():

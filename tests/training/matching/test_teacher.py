@@ -132,9 +132,9 @@ def test_an_examples_class_is_the_same_in_any_company(separable):
 
 def test_the_teacher_learns_where_noise_lets_it(separable):
     rows, labels = separable
-    clear = train_teacher(whole_features(rows), labels, mechanism(), learning_rate=4.0)
+    clear = train_teacher(whole_features(rows), labels, mechanism(), classes=10, learning_rate=4.0)
     assert (clear.predict(rows) == labels).mean() > 0.95
-    deaf = train_teacher(whole_features(rows), labels, mechanism(noise_multiplier=1e5), learning_rate=4.0)
+    deaf = train_teacher(whole_features(rows), labels, mechanism(noise_multiplier=1e5), classes=10, learning_rate=4.0)
     assert (deaf.predict(rows) == labels).mean() < 0.4
 
 
