@@ -18,7 +18,7 @@ COUNT ?= 60000
 FORMAT ?= tfrecord
 
 .DEFAULT_GOAL := help
-.PHONY: help install dataset test test-slow test-interop test-ray test-numpy lint format bench build audit lock release clean
+.PHONY: help install dataset test test-slow test-interop test-ray test-numpy lint format docs bench build audit lock release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -82,6 +82,9 @@ lint: install ## Check style and types
 format: install ## Put the code into its style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: install ## Write docs/recipes.md anew from the code
+	$(BIN)/synthgen recipes keys > docs/recipes.md
 
 bench: install ## Measure what the README states: speed, and usefulness of the shipped set beside real images
 	$(BIN)/python benchmarks/export.py

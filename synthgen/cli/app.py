@@ -17,6 +17,7 @@ from synthgen.cli.account import account
 from synthgen.cli.console import DATA_HELP, fail, print_line, say, stage_bar
 from synthgen.cli.convert import convert
 from synthgen.cli.export import FORMATS_HELP, export, merge
+from synthgen.cli.recipes import recipes_app
 from synthgen.cli.sign import sign
 from synthgen.cli.streams import output_lost, secure_streams
 from synthgen.cli.train import train
@@ -281,13 +282,7 @@ app.command(
 )(account)
 
 
-@app.command(help="List the recipes that come with synthgen.")
-def recipes() -> None:
-    """``synthgen recipes``."""
-    from synthgen.model.recipe import builtin_recipes, load_recipe
-
-    for name in builtin_recipes():
-        print_line(f"{name:<14}{load_recipe(name).description}")
+app.add_typer(recipes_app, name="recipes")
 
 
 @app.command(help="Print where the real images were found, or how to get them.")

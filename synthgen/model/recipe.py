@@ -186,6 +186,8 @@ def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in items if value is not None}
 
 
+_MAX_EXTENDED = 8  # recipes that extend each other
+
 METHODS: dict[str, type[Recipe]] = {
     recipe.method: recipe for recipe in (AdversarialRecipe, PrivateAdversarialRecipe, StatisticsRecipe)
 }
@@ -198,11 +200,43 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the recipe does not exist, is no TOML, or has an invalid key or value.
     """
     path = _find(name_or_path)
-    document = overridden(read_toml(path), overrides)
+    document = overridden(_extended(path), overrides)
     try:
         return Recipe.from_dict(document)
     except RecipeError as error:
         raise RecipeError(f"{path.name}: {error}") from error
+
+
+def recipe_text(name_or_path: str) -> str:
+    """The TOML of a built-in recipe, or of a file; raises RecipeError as ``load_recipe``."""
+    load_recipe(name_or_path)  # what cannot be used is not shown
+    return _find(name_or_path).read_text("utf-8")
+
+
+def _extended(path: Path, depth: int = 1) -> dict[str, Any]:
+    """The document of a recipe, with what ``extends = "private"`` takes from another: each key that it has not."""
+    document = read_toml(path)
+    base = document.pop("extends", None)
+    if base is None:
+        return document
+    if not isinstance(base, str) or depth == _MAX_EXTENDED:
+        raise RecipeError(
+            f"{path.name}: extends = {base!r:.80}: expected a recipe's name or file, through at most {_MAX_EXTENDED}"
+        )
+    beside = path.parent / base
+    below = _extended(beside if beside.is_file() and base not in builtin_recipes() else _find(base), depth + 1)
+    if not document.get("name"):
+        document["name"] = path.stem
+    return _merged(below, document)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two documents, section by section; ``above`` counts where both have a value."""
+    both = {
+        key: _merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+        for key, value in above.items()
+    }
+    return {**below, **both}
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:

@@ -17,18 +17,24 @@ from synthgen.untrusted.text import parse_toml
 
 _MAX_TOML_BYTES = 1 << 16  # 64 KiB
 _MAX_SECTIONS = 8  # of a key
+_MAX_PROBLEMS = 20  # unknown keys of a section that an error names
 
 T = TypeVar("T")
 
 
-def between(low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
+def between(meaning: str, low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
     """A field for a number from ``low`` to ``high``, or for a tuple of such integers."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
 
 
-def one_of(*choices: str, default: Any = dataclasses.MISSING) -> Any:
+def one_of(meaning: str, *choices: str, default: Any = dataclasses.MISSING) -> Any:
     """A field for one of a few texts."""
-    return dataclasses.field(default=default, metadata={"choices": choices})
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "choices": choices})
+
+
+def switch(meaning: str, default: bool) -> Any:
+    """A field for true or false."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,30 +99,46 @@ def build(section: type[T], document: Any, prefix: str = "") -> T:
         prefix: what errors put before a key, such as ``training.``.
 
     Raises:
-        RecipeError: a key is unknown or missing, or a value is invalid.
+        RecipeError: keys are unknown or missing, or values are invalid; it names all of them.
     """
     if not isinstance(document, dict):
         raise RecipeError(f"{prefix.rstrip('.')} = {document!r:.80}: expected a section [{prefix.rstrip('.')}]")
     assert dataclasses.is_dataclass(section)
     fields = {field.name: field for field in dataclasses.fields(section)}
-    for key in document:
-        if key not in fields:
-            raise RecipeError(f"{prefix}{key:.80} = {document[key]!r:.80}: unknown key; expected {', '.join(fields)}")
+    problems = [
+        f"{prefix}{key:.80} = {document[key]!r:.80}: unknown key; expected {', '.join(fields)}"
+        for key in document
+        if key not in fields
+    ][:_MAX_PROBLEMS]
     hints = typing.get_type_hints(section)
     values: dict[str, Any] = {}
     for name, field in fields.items():
-        hint = hints[name]
-        nested = _section_type(hint)
-        if nested and (name in document or field.default is dataclasses.MISSING):
-            values[name] = build(nested, document.get(name, {}), f"{prefix}{name}.")
-        elif name in document:
-            values[name] = _convert(hint, document[name])
-        elif field.default is dataclasses.MISSING:
-            raise RecipeError(f"{prefix}{name} is missing: expected {_expected(field, hint)}")
+        try:
+            if name in document or (_section_type(hints[name]) and field.default is dataclasses.MISSING):
+                values[name] = _read(section, field, hints[name], document.get(name, {}), prefix)
+            elif field.default is dataclasses.MISSING:
+                raise RecipeError(f"{prefix}{name} is missing: expected {_expected(field, hints[name])}")
+        except RecipeError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecipeError("; ".join(problems))
     try:
         return section(**values)
     except (PrivacyError, RecipeError, ValueError) as error:  # also from a budget or a subject
         raise RecipeError(f"{prefix}{error}") from error
+
+
+def _read(section: type[Any], field: "dataclasses.Field[Any]", hint: Any, value: Any, prefix: str) -> Any:
+    """The value of one field from a plain one; raises RecipeError."""
+    if nested := _section_type(hint):
+        return build(nested, value, f"{prefix}{field.name}.")
+    value = _convert(hint, value)
+    if issubclass(section, Section):  # others check all their values together
+        try:
+            _check(field, value)
+        except RecipeError as error:
+            raise RecipeError(f"{prefix}{error}") from error
+    return value
 
 
 def _section_type(hint: Any) -> type[Any] | None:
@@ -156,6 +178,8 @@ def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
 def _expected(field: "dataclasses.Field[Any]", hint: Any) -> str:
     if "choices" in field.metadata:
         return "one of " + ", ".join(field.metadata["choices"])
+    if isinstance(hint, types.GenericAlias) and "low" not in field.metadata:
+        return "a list of texts"
     if isinstance(hint, types.GenericAlias):
         return f"a list of integers from {field.metadata['low']} to {field.metadata['high']}"
     kind = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}.get(hint, "a section")

@@ -3,36 +3,38 @@
 from dataclasses import dataclass
 
 from synthgen.errors import RecipeError
-from synthgen.model.schema import Section, between, one_of
+from synthgen.model.schema import Section, between, one_of, switch
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSection(Section):
     """Which real images are trained on, and in which order."""
 
-    images: str = one_of("train", "train+test", default="train")
-    holdout: int = between(0, 59_000, default=0)  # so many of the last training images are kept back
-    limit: int = between(0, 70_000, default=0)  # only the first images; 0: all
-    shuffle_buffer: int = between(0, 70_000, default=0)  # as tf.data.Dataset.shuffle; 0: a full permutation
-    official: bool = True  # insist on the official Fashion-MNIST content
+    images: str = one_of("the official splits that are trained on", "train", "train+test", default="train")
+    holdout: int = between("so many of the last training images are kept back", 0, 10_000_000, default=0)
+    limit: int = between("only the first images; 0: all", 0, 10_000_000, default=0)
+    shuffle_buffer: int = between("as `tf.data.Dataset.shuffle`; 0: a full permutation", 0, 10_000_000, default=0)
+    official: bool = switch(
+        "insist on the official Fashion-MNIST; data of `synthgen prepare` are taken in any case", default=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSection(Section):
     """The generator's random input."""
 
-    size: int = between(1, 1024)
-    distribution: str = one_of("gaussian", "uniform", default="gaussian")
+    size: int = between("of the random input", 1, 1024)
+    distribution: str = one_of("of the random input", "gaussian", "uniform", default="gaussian")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorSection(Section):
     """Latent (and class) → dense 7×7 → one stride-2 transposed convolution per entry of ``filters`` → image."""
 
-    stem_filters: int = between(1, 1024)
-    filters: tuple[int, ...] = between(1, 1024)  # exactly two: 7 → 14 → 28 pixels
-    kernel_size: int = between(1, 7, default=4)
-    batch_norm: bool = True
+    stem_filters: int = between("channels at 7×7 pixels", 1, 1024)
+    filters: tuple[int, ...] = between("channels at 14×14 and at 28×28 pixels", 1, 1024)
+    kernel_size: int = between("of the transposed convolutions", 1, 7, default=4)
+    batch_norm: bool = switch("after every layer but the last", default=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,14 +46,14 @@ class GeneratorSection(Section):
 class DiscriminatorSection(Section):
     """One convolution per entry of ``filters`` → an optional dense layer → one logit."""
 
-    filters: tuple[int, ...] = between(1, 1024)
-    strides: tuple[int, ...] = between(1, 4)
-    kernel_sizes: tuple[int, ...] = between(1, 7)
-    activation: str = one_of("relu", "leaky_relu", default="leaky_relu")
-    dense_units: int = between(0, 4096, default=0)
-    dropout: float = between(0.0, 0.95, default=0.0)
-    spectral_norm: bool = False
-    projection_size: int = between(0, 4096, default=0)  # of the class projection; conditional recipes only
+    filters: tuple[int, ...] = between("channels of each convolution", 1, 1024)
+    strides: tuple[int, ...] = between("one for each convolution", 1, 4)
+    kernel_sizes: tuple[int, ...] = between("one for each convolution", 1, 7)
+    activation: str = one_of("after each convolution", "relu", "leaky_relu", default="leaky_relu")
+    dense_units: int = between("of a dense layer before the logit; 0: none", 0, 4096, default=0)
+    dropout: float = between("share that is dropped before the logit", 0.0, 0.95, default=0.0)
+    spectral_norm: bool = switch("divide each layer's weights by their largest singular value", default=False)
+    projection_size: int = between("of the class projection; above 0 in conditional recipes only", 0, 4096, default=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,39 +67,43 @@ class DiscriminatorSection(Section):
 class GameSection(Section):
     """A game's loss and optimisers."""
 
-    loss: str = one_of("binary_cross_entropy", "hinge", "relativistic")
-    discriminator_steps: int = between(1, 100, default=1)  # per generator step
-    generator_learning_rate: float = between(1e-8, 1.0)
-    discriminator_learning_rate: float = between(1e-8, 1.0)
-    beta_1: float = between(0.0, 0.9999, default=0.5)
-    beta_2: float = between(0.0, 0.99999, default=0.999)
-    ema_decay: float = between(0.0, 0.99999, default=0.0)  # of the generator's weights; 0: no averaging
-    learning_rate_decay: bool = False  # both rates fall linearly to zero over the second half of the run
+    loss: str = one_of("of the game", "binary_cross_entropy", "hinge", "relativistic")
+    discriminator_steps: int = between("for each step of the generator", 1, 100, default=1)
+    generator_learning_rate: float = between("of Adam", 1e-8, 1.0)
+    discriminator_learning_rate: float = between("of Adam", 1e-8, 1.0)
+    beta_1: float = between("of Adam", 0.0, 0.9999, default=0.5)
+    beta_2: float = between("of Adam", 0.0, 0.99999, default=0.999)
+    ema_decay: float = between("of the running mean of the generator's weights; 0: none", 0.0, 0.99999, default=0.0)
+    learning_rate_decay: bool = switch(
+        "both rates fall linearly to zero over the second half of the run", default=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSection(GameSection):
     """A game over epochs of the real images."""
 
-    epochs: int = between(1, 100_000)
-    batch_size: int = between(2, 8192, default=64)
-    gradient_penalty: float = between(0.0, 1000.0, default=0.0)  # weight γ; 0: none
-    gradient_penalty_interval: int = between(1, 1000, default=1)  # on every n-th step, n times as strong
-    sample_every_epochs: int = between(1, 100_000, default=1)
+    epochs: int = between("passes over the real images", 1, 100_000)
+    batch_size: int = between("images in a step", 2, 8192, default=64)
+    gradient_penalty: float = between("weight γ of the penalty on real images; 0: none", 0.0, 1000.0, default=0.0)
+    gradient_penalty_interval: int = between("it is taken on every n-th step, n times as strong", 1, 1000, default=1)
+    sample_every_epochs: int = between("between two pictures and checkpoints", 1, 100_000, default=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateTrainingSection(GameSection):
     """A game whose discriminator is trained by DP-SGD: every step on a Poisson sample of the real images."""
 
-    steps: int = between(1, 1_000_000)  # of the discriminator
-    batch_size: int = between(1, 60_000)  # real images expected in a sample
-    l2_clip_norm: float = between(1e-6, 1e6)  # of one image's gradient over all parameters together
-    forged_batch_size: int = between(1, 8192)
-    generator_batch_size: int = between(2, 8192)
-    most_discriminator_steps: int = between(1, 1000)  # per generator step, while accuracy_floor is not reached
-    accuracy_floor: float = between(0.0, 1.0)  # of the discriminator, on forged images alone
-    sample_every_steps: int = between(1, 1_000_000, default=500)
+    steps: int = between("of the discriminator", 1, 1_000_000)
+    batch_size: int = between("real images expected in a Poisson sample", 1, 10_000_000)
+    l2_clip_norm: float = between("of one image's gradient over all parameters together", 1e-6, 1e6)
+    forged_batch_size: int = between("forged images in a step of the discriminator", 1, 8192)
+    generator_batch_size: int = between("images in a step of the generator", 2, 8192)
+    most_discriminator_steps: int = between(
+        "for each step of the generator, while `accuracy_floor` is not reached", 1, 1000
+    )
+    accuracy_floor: float = between("of the discriminator, on forged images alone", 0.0, 1.0)
+    sample_every_steps: int = between("between two pictures and checkpoints", 1, 1_000_000, default=500)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,22 +120,24 @@ class PrivateTrainingSection(GameSection):
 class LookSection(Section):
     """The private looks at the real images: a teacher by DP-SGD, then mean embeddings of its classes."""
 
-    teacher_steps: int = between(1, 100_000)
-    teacher_batch_size: int = between(1, 60_000)  # real images expected in a sample
-    teacher_learning_rate: float = between(1e-6, 1000.0)
-    embedding_noise: float = between(1e-3, 1000.0)  # every embedding's noise multiplier, in units of the teacher's
-    students: int = between(0, 8, default=0)  # of the generator, each with one more look
+    teacher_steps: int = between("of DP-SGD", 1, 100_000)
+    teacher_batch_size: int = between("real images expected in a Poisson sample", 1, 10_000_000)
+    teacher_learning_rate: float = between("of the mean gradient over the expected sample", 1e-6, 1000.0)
+    embedding_noise: float = between("every embedding's noise multiplier, in units of the teacher's", 1e-3, 1000.0)
+    students: int = between("of the generator, each with one more look", 0, 8, default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingSection(Section):
     """Teaching the generator to match what was released, which costs no privacy."""
 
-    steps: int = between(1, 1_000_000)
-    images_per_class: int = between(2, 1024)  # in a batch
-    learning_rate: float = between(1e-8, 1.0)
-    beta_1: float = between(0.0, 0.9999, default=0.9)
-    beta_2: float = between(0.0, 0.99999, default=0.99)
-    margin_weight: float = between(0.0, 1000.0, default=0.0)  # on images that the teacher assigns to another class
-    ema_decay: float = between(0.0, 0.99999, default=0.0)  # of the generator's weights; 0: no averaging
-    sample_every_steps: int = between(1, 1_000_000, default=100)
+    steps: int = between("of the generator", 1, 1_000_000)
+    images_per_class: int = between("in a step", 2, 1024)
+    learning_rate: float = between("of Adam", 1e-8, 1.0)
+    beta_1: float = between("of Adam", 0.0, 0.9999, default=0.9)
+    beta_2: float = between("of Adam", 0.0, 0.99999, default=0.99)
+    margin_weight: float = between(
+        "of the loss on images that the teacher takes for another class", 0.0, 1000.0, default=0.0
+    )
+    ema_decay: float = between("of the running mean of the generator's weights; 0: none", 0.0, 0.99999, default=0.0)
+    sample_every_steps: int = between("between two pictures and checkpoints", 1, 1_000_000, default=100)

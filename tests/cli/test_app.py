@@ -6,20 +6,21 @@ from support import DATA, SAMPLE
 from typer.testing import CliRunner
 
 from synthgen.cli.app import app
+from synthgen.model.recipe import load_recipe
 from synthgen.sets.verification import verify
 
 COMMANDS = ["train", "export", "merge", "verify", "sign", "evaluate", "audit", "convert", "preview", "info"]
-COMMANDS += ["account", "recipes", "data", "doctor"]
+COMMANDS += ["account", "data", "doctor", "recipes"]
 
 
 def test_every_command_has_help_and_the_big_ones_examples():
     names = [command.name or command.callback.__name__ for command in app.registered_commands]
-    assert names == COMMANDS
+    assert [*names, *(group.name for group in app.registered_groups)] == COMMANDS
     for name in COMMANDS:
         result = CliRunner().invoke(app, [name, "--help"])
         assert result.exit_code == 0
         assert len(result.stdout.splitlines()) > 4
-        if name not in ("recipes", "data"):
+        if name != "data":
             assert "Examples:" in result.stdout
 
 
@@ -135,3 +136,12 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(synthgen, export, tiny_check
     assert [path.name for path in (tmp_path / "set").iterdir()] == [".synthgen"]
     export(tmp_path / "set", file_format=file_format, resume=True)
     assert verify(tmp_path / "set").sound
+
+
+def test_recipes_are_shown_and_their_keys_explained(synthgen, tmp_path):
+    shown = synthgen("recipes", "show", "private")
+    assert 'method = "released_statistics"' in shown.stdout
+    (tmp_path / "own.toml").write_text(shown.stdout)
+    assert load_recipe(str(tmp_path / "own.toml")) == load_recipe("private")
+    assert "`look.students`" in synthgen("recipes", "keys").stdout
+    assert "no recipe 'nope'" in synthgen("recipes", "show", "nope").stderr

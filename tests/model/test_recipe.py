@@ -1,10 +1,14 @@
 import dataclasses
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from synthgen.errors import RecipeError
 from synthgen.model.recipe import Recipe, builtin_recipes, load_recipe, with_budget
+from synthgen.model.reference import recipe_reference
 from synthgen.privacy.accounting import Budget
+from synthgen.subject import Subject
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
@@ -144,3 +148,60 @@ def test_another_budget_takes_the_place_of_the_recipes():
         with_budget(private, 51, None)
     with pytest.raises(RecipeError, match="recipe 'smoke' trains without privacy"):
         with_budget(load_recipe("smoke"), 1, None)
+
+
+def test_a_recipe_that_extends_another_says_only_what_differs(tmp_path):
+    (tmp_path / "base.toml").write_text('extends = "private"\n[training]\nsteps = 60\n')
+    (tmp_path / "own.toml").write_text('extends = "base.toml"\ndescription = "mine"\n[generator]\nfilters = [8, 4]\n')
+    own, private = load_recipe(str(tmp_path / "own.toml")), load_recipe("private")
+    assert (own.name, own.description) == ("own", "mine")
+    assert own.training.steps == 60
+    assert own.generator == replace(private.generator, filters=(8, 4))
+    assert own.privacy == private.privacy
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('extends = "nobody"', "no recipe 'nobody'"),
+        ("extends = 3", "extends = 3: expected a recipe's name or file"),
+        ('extends = "own.toml"', "through at most 8"),
+        ('extends = "private"\ntraining = 5', "training = 5: expected a section"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(tmp_path, text: str, words: str):
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(RecipeError, match=words):
+        load_recipe(str(tmp_path / "own.toml"))
+
+
+def test_one_message_names_all_that_is_wrong(tmp_path):
+    (tmp_path / "own.toml").write_text(
+        'extends = "private"\ncondition = true\n[training]\nsteps = 0\nstep = 3\n[look]\nstudents = "all"\n'
+    )
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(str(tmp_path / "own.toml"))
+    for words in ("condition = True: unknown key", "training.steps = 0", "training.step = 3", "look.students = 'all'"):
+        assert words in str(refused.value)
+
+
+def test_the_reference_is_that_of_the_code():
+    """``make docs`` writes it."""
+    written = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+    assert written == recipe_reference(), "docs/recipes.md is not of this code: make docs"
+    for name in builtin_recipes():
+        assert f"`{name}`" in written
+
+
+def test_another_subject_stands_in_a_recipe_and_decides_its_shapes():
+    subject = Subject(name="Parts", class_names=("bolt", "nut", "washer"))
+    recipe = replace(load_recipe("private"), subject=subject)
+    assert "subject" not in load_recipe("private").to_dict()
+    assert recipe.to_dict()["subject"] == {"name": "Parts", "class_names": ["bolt", "nut", "washer"]}
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    assert recipe.sha256 != load_recipe("private").sha256
+    assert (recipe.classes, recipe.shape.classes) == (3, 3)
+    assert recipe.balanced_labels(4).tolist() == [0, 1, 2, 0]
+    for wrong in ({"name": "Parts"}, {"name": "", "class_names": ["a", "b"]}, {"name": "x", "class_names": ["a"]}):
+        with pytest.raises(RecipeError, match="subject"):
+            Recipe.from_dict({**recipe.to_dict(), "subject": wrong})
