@@ -32,6 +32,8 @@ def expect_recipes_ledger(recipe: PrivateRecipe, privacy: PrivacyStatement, step
     mechanisms = privacy.proof.ledger.mechanisms
     done = steps if type(steps) is int and steps > 0 else None
     if isinstance(recipe, StatisticsRecipe):
+        if recipe.is_open:
+            raise ValueError("its recipe leaves settings open, which no run does")
         _expect_looks(recipe, mechanisms, done)
         batch = recipe.look.teacher_batch_size
     else:

@@ -180,6 +180,13 @@ class StatisticsRecipe(Recipe):
         if not self.conditional:
             raise RecipeError("conditional = false: expected true, since the statistics are of classes")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether settings are left to fit budget and data; the recipe of a run has none."""
+        look, training = self.look, self.training
+        given = look.teacher_batch_size, look.teacher_learning_rate, look.embedding_noise
+        return not all((*given, training.steps, training.images_per_class)) or look.students < 0
+
 
 def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
     """Values as JSON has them: lists for tuples, and no key for None."""

@@ -118,21 +118,36 @@ class PrivateTrainingSection(GameSection):
 
 @dataclass(frozen=True, kw_only=True)
 class LookSection(Section):
-    """The private looks at the real images: a teacher by DP-SGD, then mean embeddings of its classes."""
+    """The private looks at the real images: a teacher by DP-SGD, then mean embeddings of its classes.
+
+    What is left open fits the budget, the number of images and of classes: ``training.matching.fitting``.
+    """
 
     teacher_steps: int = between("of DP-SGD", 1, 100_000)
-    teacher_batch_size: int = between("real images expected in a Poisson sample", 1, 10_000_000)
-    teacher_learning_rate: float = between("of the mean gradient over the expected sample", 1e-6, 1000.0)
-    embedding_noise: float = between("every embedding's noise multiplier, in units of the teacher's", 1e-3, 1000.0)
-    students: int = between("of the generator, each with one more look", 0, 8, default=0)
+    teacher_batch_size: int = between(
+        "real images expected in a Poisson sample; 0: fits the data", 0, 10_000_000, default=0
+    )
+    teacher_learning_rate: float = between(
+        "of the mean gradient over the expected sample; 0: fits", 0.0, 1000.0, default=0.0
+    )
+    embedding_noise: float = between(
+        "every embedding's noise multiplier, in units of the teacher's; 0: fits", 0.0, 1000.0, default=0.0
+    )
+    students: int = between("of the generator, each with one more look; -1: fits", -1, 8, default=-1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("teacher_learning_rate", 1e-6), ("embedding_noise", 1e-3)):
+            if 0 < getattr(self, name) < least:
+                raise RecipeError(f"{name} = {getattr(self, name)}: expected 0 or a number from {least:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingSection(Section):
     """Teaching the generator to match what was released, which costs no privacy."""
 
-    steps: int = between("of the generator", 1, 1_000_000)
-    images_per_class: int = between("in a step", 2, 1024)
+    steps: int = between("of the generator; 0: fits the budget", 0, 1_000_000, default=0)
+    images_per_class: int = between("in a step; 0: fits the number of classes", 0, 1024, default=0)
     learning_rate: float = between("of Adam", 1e-8, 1.0)
     beta_1: float = between("of Adam", 0.0, 0.9999, default=0.9)
     beta_2: float = between("of Adam", 0.0, 0.99999, default=0.99)
@@ -141,3 +156,8 @@ class MatchingSection(Section):
     )
     ema_decay: float = between("of the running mean of the generator's weights; 0: none", 0.0, 0.99999, default=0.0)
     sample_every_steps: int = between("between two pictures and checkpoints", 1, 1_000_000, default=100)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images_per_class == 1:
+            raise RecipeError("images_per_class = 1: expected 0 or an integer from 2, to tell how they vary")

@@ -177,11 +177,11 @@ def test_what_cannot_be_extended_is_refused(tmp_path, text: str, words: str):
 
 def test_one_message_names_all_that_is_wrong(tmp_path):
     (tmp_path / "own.toml").write_text(
-        'extends = "private"\ncondition = true\n[training]\nsteps = 0\nstep = 3\n[look]\nstudents = "all"\n'
+        'extends = "private"\ncondition = true\n[training]\nsteps = -1\nstep = 3\n[look]\nstudents = "all"\n'
     )
     with pytest.raises(RecipeError) as refused:
         load_recipe(str(tmp_path / "own.toml"))
-    for words in ("condition = True: unknown key", "training.steps = 0", "training.step = 3", "look.students = 'all'"):
+    for words in ("condition = True: unknown key", "training.steps = -1", "training.step = 3", "look.students = 'all'"):
         assert words in str(refused.value)
 
 

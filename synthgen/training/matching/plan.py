@@ -9,6 +9,7 @@ from synthgen.model.recipe import StatisticsRecipe, with_overrides
 from synthgen.privacy.accounting import Mechanism, calibrated
 from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.training.images import enough_images, of_data
+from synthgen.training.matching.fitting import fitted
 from synthgen.training.matching.looks import LookPlan
 from synthgen.training.matching.release import RELEASE_NAME, Release
 from synthgen.training.matching.run import MatchingPlan
@@ -28,7 +29,7 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
     """
     expect_seed(seed)
     data = enough_images(recipe, data_folder, "look.teacher_batch_size", recipe.look.teacher_batch_size)
-    recipe = of_data(recipe, data)
+    recipe = fitted(of_data(recipe, data), len(data))
     expect_small_delta(recipe.privacy, len(data))
     scale = calibrated(lambda scale: _mechanisms(recipe, len(data), scale), recipe.privacy)
     look = _look(recipe, _mechanisms(recipe, len(data), scale))

@@ -20,6 +20,7 @@ from synthgen.privacy.accounting import Mechanism, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME
 from synthgen.privacy.statement import PUBLIC
 from synthgen.training.folder import read_header, write_state
+from synthgen.training.matching.fitting import explain
 from synthgen.training.matching.looks import LookPlan, look_as_student, look_privately
 from synthgen.training.matching.release import RELEASE_NAME, Release, named_releases
 from synthgen.training.private import Account, PrivatePlan, PrivateRun
@@ -91,6 +92,7 @@ class MatchingPlan(PrivatePlan):
             for i, mechanism in enumerate((embedding, *students), 2)
         ]
         return [
+            *explain(self.recipe, self.images),
             f"budget: epsilon {budget.epsilon:g} at delta {budget.delta:g}, one image replaced by an empty record; a "
             "mechanism's share of it is its part of the summed squared signal-to-noise ratios",
             f"1. teacher, {shares[0]:.0f} % of the budget: {teacher.steps:,} steps of DP-SGD on fixed features, noise "

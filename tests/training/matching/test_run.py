@@ -262,8 +262,8 @@ def test_dry_run_prints_the_whole_plan(tmp_path):
     ("change", "expected"),
     [
         ("conditional=false", "expected true, since the statistics are of classes"),
-        ("training.images_per_class=1", "expected an integer from 2"),
-        ("look.embedding_noise=0", "expected a number from 0.001"),
+        ("training.images_per_class=1", "expected 0 or an integer from 2"),
+        ("look.embedding_noise=0.0001", "expected 0 or a number from 0.001"),
         ("data.images=train+test", "only that split is private"),
     ],
 )
