@@ -27,6 +27,7 @@ from synthgen.privacy.accounting import Budget, Mechanism
 from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.statement import PrivacyStatement, differential_privacy, no_guarantee
 from synthgen.sets.manifest import Manifest, manifest_documents
+from synthgen.training.matching.fitting import fitted
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="synthgen-state-")  # of runs that no test looks at
 
@@ -80,7 +81,7 @@ def private_checkpoint(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFac
     privacy = differential_privacy(
         Ledger((teacher, means)), 1e-5, "60,000 images of the user's own images, training split"
     )
-    recipe = load_recipe("private")
+    recipe = fitted(load_recipe("private"), 60_000)
     look = replace(recipe.look, teacher_steps=100, teacher_batch_size=7_500, embedding_noise=0.3, students=0)
     sizes = {"data": tiny_recipe.data, "latent": tiny_recipe.latent, "generator": tiny_recipe.generator}
     recipe = replace(recipe, privacy=Budget(epsilon=2.0), look=look, **sizes)

@@ -20,6 +20,7 @@ from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.statement import PrivacyProof, PrivacyStatement, differential_privacy
 from synthgen.sets.inspection import describe
 from synthgen.sets.verification import verify
+from synthgen.training.matching.fitting import fitted
 
 HASH, TRAINED_ON = "0" * 64, "all 60,000 images of the training split of Fashion-MNIST"
 
@@ -71,7 +72,7 @@ INVENTED = Mechanism(name="class means", releases="ten noisy sums", noise_multip
 
 def as_private(document: dict) -> None:
     """Give any checkpoint's generator a private recipe, and a claim by a ledger of one line."""
-    recipe = load_recipe("private").to_dict()
+    recipe = load_checkpoint("private").recipe.to_dict()
     document["recipe"] = recipe | {key: document["recipe"][key] for key in ("latent", "generator")}
     document["recipe"]["data"]["official"] = False
     document["privacy"] = stated(INVENTED).to_dict()
@@ -141,7 +142,7 @@ def test_more_looks_than_steps_are_no_offence(private):
 
 
 def test_students_have_their_turns_one_a_step():
-    recipe = load_recipe("private", ["training.steps=3", "look.students=5"])
+    recipe = fitted(load_recipe("private", ["training.steps=3", "look.students=5"]), 60_000)
     assert list(students_turns(recipe)) == [0, 1, 2, 3, 4]
 
 

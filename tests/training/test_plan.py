@@ -24,7 +24,7 @@ def test_the_recipe_decides_the_kind_of_plan(name: str, kind: type, steps: int):
     overrides = [*SAMPLE, *SMALL[name]]
     plan = synthgen.plan(name, overrides=overrides, data=DATA, seed=5)
     assert type(plan) is kind
-    assert (plan.total_steps, plan.seed, plan.recipe) == (steps, 5, load_recipe(name, overrides))
+    assert (plan.total_steps, plan.seed, plan.recipe.name) == (steps, 5, name)
     assert all("\n" not in line for line in plan.describe())
 
 
