@@ -4,7 +4,7 @@ The indices 0, 1, 2, … are cut into fixed blocks of 256. An image's latent and
 index, not on the shard, the format or the count of the export. So a plan may be cut anywhere without changing a pixel.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,10 @@ IMAGES_PER_SHARD = 6_000  # the default cut: ten shards for 60,000 images
 MAX_INDEX = 1 << 63  # ids are stored as int64
 MAX_SHARDS = 99_999  # five digits in a file name
 MAX_SEED = (1 << 64) - 1
+MAX_SHARE = 1_000_000  # of a class, among all
 MAX_DIGITS = 40  # Python refuses to read numbers of thousands
+
+_SHARES = "shares="
 
 # The second word of the Philox counter keeps the random streams of one block apart.
 _LATENT_STREAM, _LABEL_STREAM = 0, 1
@@ -114,12 +117,14 @@ class LabelRule:
 
     Without ``random``, the ``classes`` in turn (``balanced`` means all of them): in any run of consecutive indices the
     class counts differ by at most one. With ``random``, labels drawn uniformly and independently from ``classes``.
-    Without classes (``NO_LABELS``) the images are unlabelled. There are ``of`` classes in all.
+    With ``shares``, a whole number for each class, they are drawn independently in these proportions. Without classes
+    (``NO_LABELS``) the images are unlabelled. There are ``of`` classes in all.
     """
 
     classes: tuple[int, ...]
     random: bool = False
     of: int = NUM_CLASSES
+    shares: tuple[int, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -128,7 +133,7 @@ class LabelRule:
 
     @classmethod
     def parse(cls, text: str, of: int = NUM_CLASSES) -> "LabelRule":
-        """Read ``balanced``, ``uniform`` or a list of labels such as ``0,3,7``, where there are ``of`` classes.
+        """Read ``balanced``, ``uniform``, labels such as ``0,3,7``, or shares of all classes such as ``shares=9,0,1``.
 
         Raises:
             UsageError: anything else, a label out of range, or a label named twice.
@@ -138,15 +143,22 @@ class LabelRule:
             return cls(classes=every, of=of)
         if text == "uniform":
             return cls(classes=every, random=True, of=of)
+        if text.startswith(_SHARES):
+            return cls.shared(_shares(text, of))
         parts = [part.strip() for part in text.split(",")]
         if not all(part.isdecimal() and len(part) < MAX_DIGITS and int(part) < of for part in parts):
             raise UsageError(
-                f"labels '{text:.80}': expected balanced, uniform, or labels from 0 to {of - 1} such as 0,1"
+                f"labels '{text:.80}': expected balanced, uniform, as-trained, or labels from 0 to {of - 1} such as 0,1"
             )
         labels = tuple(int(part) for part in parts)
         if len(set(labels)) < len(labels):
             raise UsageError(f"labels '{text}' names a label twice: name each once")
         return cls(classes=labels, of=of)
+
+    @classmethod
+    def shared(cls, shares: Sequence[int]) -> "LabelRule":
+        """Classes drawn in the proportions of ``shares``: whole numbers, one for each class, at least one above 0."""
+        return cls(classes=tuple(range(len(shares))), random=True, of=len(shares), shares=tuple(shares))
 
     @classmethod
     def recorded(cls, text: str, of: int = NUM_CLASSES) -> "LabelRule":
@@ -156,6 +168,8 @@ class LabelRule:
     def __str__(self) -> str:
         if not self.labelled:
             return "none"
+        if self.shares:
+            return _SHARES + ",".join(map(str, self.shares))
         if self.random:
             return "uniform"
         return "balanced" if self.classes == tuple(range(self.of)) else ",".join(map(str, self.classes))
@@ -164,7 +178,10 @@ class LabelRule:
         """The labels of one whole block, shape (256,) uint8; None for unlabelled images."""
         if not self.labelled:
             return None
-        if self.random:
+        if self.shares:
+            points = _random_labels(seed, block, sum(self.shares))
+            drawn = np.searchsorted(np.cumsum(self.shares), points, side="right")
+        elif self.random:
             drawn = _random_labels(seed, block, len(self.classes))
         else:
             first = block * BLOCK_IMAGES % len(self.classes)  # Python's integers do not overflow past 2^63
@@ -191,6 +208,18 @@ class LabelRule:
 
 
 NO_LABELS = LabelRule(classes=())
+
+
+def _shares(text: str, of: int) -> tuple[int, ...]:
+    """The numbers of ``shares=9,0,1``; raises UsageError."""
+    parts = text.removeprefix(_SHARES).split(",")
+    if all(part.isdecimal() and part.isascii() and len(part) <= len(str(MAX_SHARE)) for part in parts):
+        shares = tuple(map(int, parts))
+        if len(shares) == of and max(shares) <= MAX_SHARE and sum(shares):
+            return shares
+    raise UsageError(
+        f"labels '{text:.80}': expected a whole number from 0 to {MAX_SHARE:,} for each of the {of} classes, not all 0"
+    )
 
 
 def latent_words(seed: int, block: int, count: int) -> npt.NDArray[np.uint64]:
@@ -231,7 +260,7 @@ def _random_labels(seed: int, block: int, classes: int) -> npt.NDArray[np.int64]
         drawn = products[(products & np.uint64(0xFFFFFFFF)) >= threshold] >> np.uint64(32)
         if len(drawn) >= BLOCK_IMAGES:
             return drawn[:BLOCK_IMAGES].astype(np.int64)
-        count += 1  # a word in 400 million is left out
+        count += (BLOCK_IMAGES - len(drawn) + 1) // 2  # for ten classes a word in 400 million is left out
 
 
 def _philox(seed: int, block: int, stream: int) -> np.random.Philox:

@@ -148,3 +148,22 @@ def test_float_latents_differ_by_seed_block_and_stream():
 def test_seeds_out_of_range_are_refused(seed: int):
     with pytest.raises(UsageError, match="seed"):
         check_seed(seed)
+
+
+def test_shares_are_drawn_in_their_proportions():
+    rule = LabelRule.parse("shares=100,1,0", of=3)
+    counts = np.array(rule.class_counts(5, 100, 101_000))
+    assert counts.sum() == 101_000
+    assert counts[2] == 0
+    assert abs(counts[1] - 1_000) < 6 * 1_000**0.5
+    assert LabelRule.recorded(str(rule), of=3) == rule
+    largest = LabelRule.shared([1_000_000] * 256)  # a tenth of all words are left out
+    assert len(largest.labels(1, 1)) == 256
+
+
+@pytest.mark.parametrize(
+    "text", ["shares=", "shares=1,2", "shares=0,0,0", "shares=1,2,-3", "shares=1,2,1000001", "shares=1,2,x"]
+)
+def test_shares_that_are_none_are_refused(text: str):
+    with pytest.raises(UsageError, match="expected a whole number from 0 to 1,000,000 for each of the 3 classes"):
+        LabelRule.parse(text, of=3)

@@ -18,11 +18,13 @@ from synthgen.environment import float_drawn_with, software
 from synthgen.errors import UsageError
 from synthgen.fashion import Images, Labels
 from synthgen.formats.base import Batch
-from synthgen.index import BLOCK_IMAGES, NO_LABELS, LabelRule, Shard, float_latents
+from synthgen.index import BLOCK_IMAGES, MAX_SHARE, NO_LABELS, LabelRule, Shard, float_latents
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.pixels.backends import described
 from synthgen.pixels.drawing import Backend
 from synthgen.pixels.latents import latents
+
+AS_TRAINED, CLASS_SHARES = "as-trained", "class_shares"  # a label rule, and where a record of training says it
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -46,11 +48,19 @@ class Sampler:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, seed: int = 0, labels: str = "balanced") -> "Sampler":
-        """Read the label rule from a request, see ``LabelRule.parse``; an unconditional checkpoint takes the default.
+        """Read the label rule from a request; an unconditional checkpoint takes the default.
+
+        Args:
+            checkpoint: what draws.
+            seed: 0 to 2^64 - 1.
+            labels: as for ``LabelRule.parse``; or ``as-trained``, for the shares of the classes in training, as far as
+                the checkpoint knows them: a private one what it has released of them, with noise.
 
         Raises:
             UsageError: no such rule, or one for a checkpoint whose images have no labels.
         """
+        if checkpoint.recipe.conditional and labels == AS_TRAINED:
+            return cls(checkpoint, seed, LabelRule.shared(_shares_of(checkpoint)))
         if checkpoint.recipe.conditional:
             return cls(checkpoint, seed, LabelRule.parse(labels, checkpoint.recipe.classes))
         if labels != "balanced":
@@ -116,6 +126,17 @@ def ahead(function: Callable[[Task], Result], tasks: Iterable[Task], threads: in
                 yield result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _shares_of(checkpoint: Checkpoint) -> tuple[int, ...]:
+    shares = checkpoint.training.get(CLASS_SHARES)
+    valid = isinstance(shares, list) and len(shares) == checkpoint.recipe.classes
+    if not valid or not all(type(share) is int and 0 <= share <= MAX_SHARE for share in shares) or not any(shares):
+        raise UsageError(
+            f"labels '{AS_TRAINED}': checkpoint '{checkpoint.name}' does not know how frequent its classes were; choose "
+            "balanced, uniform or shares=…"
+        )
+    return tuple(shares)
 
 
 _AHEAD = 4  # tasks of each thread

@@ -82,10 +82,14 @@ def latents(seed: int, block: int, size: int, distribution: str) -> Integers:
 
 
 def labels(seed: int, block: int, rule: Rule) -> Bytes:
-    """The 256 labels of a block; a rule is "balanced", "uniform", or a list of classes."""
+    """The 256 labels of a block; a rule is "balanced", "uniform", "shares=…", or a list of classes."""
     classes = range(10) if isinstance(rule, str) else rule
     m = len(classes)
-    if rule == "uniform":
+    shares = [int(a) for a in rule[7:].split(",")] if isinstance(rule, str) and rule.startswith("shares=") else None
+    if shares is not None:
+        m = sum(shares)
+        classes = [k for k, a in enumerate(shares) for _ in range(a)]
+    if rule == "uniform" or shares is not None:
         halves = (half * m for half in parts(seed, block, LABELS, 32))
         taken = (product >> 32 for product in halves if product % 2**32 >= 2**32 % m)
         places: Sequence[int] = list(islice(taken, BLOCK))

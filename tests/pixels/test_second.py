@@ -69,7 +69,10 @@ def test_of_kernels_of_many_sizes(kernel: int, distribution: str, batch_norm: st
     assert_same(checkpoint, 5, 1, greys=100)
 
 
-@pytest.mark.parametrize("text", ["balanced", "uniform", "0,3,7", "9", "8,2,5,1"])
+@pytest.mark.parametrize(
+    "text",
+    ["balanced", "uniform", "0,3,7", "9", "8,2,5,1", "shares=9,0,0,1,0,0,0,0,0,90", "shares=1,1,1,1,1,1,1,1,1,1"],
+)
 @pytest.mark.parametrize(("seed", "block"), WHERE)
 def test_label_rules(text: str, seed: int, block: int):
     rule = [int(label) for label in text.split(",")] if text[0].isdigit() else text
@@ -104,6 +107,7 @@ def test_the_checks_of_the_page():
     assert second.latents(7, 3, 150, "gaussian")[0, :6].tolist() == [24, 2, 25, -1, 4, -17]
     assert second.latents(7, 3, 150, "uniform")[0, :6].tolist() == [98, 67, 99, 61, 70, 37]
     assert second.labels(7, 3, "uniform")[:10].tolist() == [8, 5, 1, 8, 0, 1, 6, 6, 3, 9]
+    assert second.labels(7, 3, "shares=9,0,0,1,0,0,0,0,0,90")[:10].tolist() == [9, 9, 9, 9, 3, 9, 9, 9, 9, 9]
 
 
 @pytest.mark.parametrize("layer", ["dense", "stage_1", "stage_2", "image"])

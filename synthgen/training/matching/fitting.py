@@ -1,8 +1,8 @@
 """Settings that follow from the budget and the data, where a recipe leaves them open.
 
 What a look tells is decided by the noise in a class's mean: noise / images of the class. At one delta the noise is
-nearly proportional to 1 / epsilon. So the rule knows one number, the epsilon at which 60,000 images of ten classes would
-be seen as clearly: epsilon · images / 60,000 · 10 / classes. It was found on public Fashion-MNIST and its subsets
+nearly proportional to 1 / epsilon. So the rule knows one number, the epsilon at which 60,000 images of ten classes
+would be seen as clearly: epsilon · images / 60,000 · 10 / classes. It was found on public Fashion-MNIST and its subsets
 (docs/training.md), and looks at no image.
 """
 
