@@ -215,7 +215,7 @@ def _shares(text: str, of: int) -> tuple[int, ...]:
     parts = text.removeprefix(_SHARES).split(",")
     if all(part.isdecimal() and part.isascii() and len(part) <= len(str(MAX_SHARE)) for part in parts):
         shares = tuple(map(int, parts))
-        if len(shares) == of and max(shares) <= MAX_SHARE and sum(shares):
+        if len(shares) == of and 0 < max(shares) <= MAX_SHARE:
             return shares
     raise UsageError(
         f"labels '{text:.80}': expected a whole number from 0 to {MAX_SHARE:,} for each of the {of} classes, not all 0"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -129,12 +129,12 @@ def ahead(function: Callable[[Task], Result], tasks: Iterable[Task], threads: in
 
 
 def _shares_of(checkpoint: Checkpoint) -> tuple[int, ...]:
-    shares = checkpoint.training.get(CLASS_SHARES)
-    valid = isinstance(shares, list) and len(shares) == checkpoint.recipe.classes
-    if not valid or not all(type(share) is int and 0 <= share <= MAX_SHARE for share in shares) or not any(shares):
+    shares: Any = checkpoint.training.get(CLASS_SHARES)
+    valid = isinstance(shares, list) and len(shares) == checkpoint.recipe.classes and any(shares)
+    if not valid or not all(type(share) is int and 0 <= share <= MAX_SHARE for share in shares):
         raise UsageError(
-            f"labels '{AS_TRAINED}': checkpoint '{checkpoint.name}' does not know how frequent its classes were; choose "
-            "balanced, uniform or shares=…"
+            f"labels '{AS_TRAINED}': checkpoint '{checkpoint.name}' does not know how frequent its classes were; "
+            "choose balanced, uniform or shares=…"
         )
     return tuple(shares)
 
