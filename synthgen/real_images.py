@@ -80,7 +80,10 @@ def find_data(folder: Path | None = None, *, download: bool = True) -> Path:
         if all(_idx_path(candidate, name) for name in OFFICIAL_SHA256):
             return candidate
     if folder:
-        raise DataError(f"{folder}: no Fashion-MNIST here; expected {', '.join(OFFICIAL_SHA256)} (.gz or not)")
+        raise DataError(
+            f"{folder}: no Fashion-MNIST here; expected {', '.join(OFFICIAL_SHA256)} (.gz or not); images of your own, "
+            "of any form, go through synthgen prepare first"
+        )
     if not download:
         raise DataError(f"not found in {DEBIAN_FOLDER} or {_keras_cache()}")
     return _download()
@@ -123,8 +126,8 @@ def _unnamed(labels: Labels) -> Subject:
 
 def _not_official(folder: Path, split: str) -> DataError:
     return DataError(
-        f"{folder}: the {split} split is not the official Fashion-MNIST; fetch it anew, "
-        "or train on your own images with --set data.official=false"
+        f"{folder}: the {split} split is not the official Fashion-MNIST; fetch it anew; "
+        "images of your own go through synthgen prepare first"
     )
 
 

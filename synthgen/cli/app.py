@@ -292,8 +292,9 @@ def data(folder: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] 
 
     found = find_data(folder)
     for split in ("train", "test"):
-        real = load_real_images(split, found)
-        print_line(f"{split:<8}{len(real):>8,} images  official  {found}")
+        real = load_real_images(split, found, official=False)
+        what = "official Fashion-MNIST" if real.official else f"{real.subject.name}, {real.subject.classes_in_words}"
+        print_line(f"{split:<8}{len(real):>8,} images  {what}  {found}")
 
 
 @app.command(

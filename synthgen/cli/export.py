@@ -70,7 +70,13 @@ def export(
     seed: Annotated[int, typer.Option(help="0 to 2^64 - 1; another seed gives another set.")] = 0,
     start: Annotated[int, typer.Option(help="Index of the first image.")] = 0,
     shards: Annotated[int | None, typer.Option(help="Number of parts. [default: one for every 6,000 images]")] = None,
-    labels: Annotated[str, typer.Option(help="balanced, uniform or a list such as 0,3,7.")] = "balanced",
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="balanced, uniform, as-trained (as frequent as in training, as far as the checkpoint knows), a list such as "
+            "0,3,7, or shares=9,0,1 for each class."
+        ),
+    ] = "balanced",
     split: Annotated[str | None, typer.Option(help="train or test; names the files. [default: train]")] = None,
     splits: Annotated[str | None, typer.Option(help=_SPLITS_HELP)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted export in --out.")] = False,

@@ -78,7 +78,7 @@ def plan_export(
         seed: 0 to 2^64 - 1.
         start: index of the first image.
         shards: how many parts; by default one for every 6,000 images, or one, as the format has it.
-        labels: ``balanced``, ``uniform`` or a list such as ``0,3,7``.
+        labels: as for ``Sampler.of``: ``balanced``, ``uniform``, ``as-trained``, or a list such as ``0,3,7``.
         split: ``train`` or ``test``; names the files.
         shares: how many machines will write shards; by default there is at least one shard for each.
 
