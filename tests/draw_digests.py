@@ -51,13 +51,13 @@ def inputs_of(generator: IntegerGenerator, distribution: str) -> tuple[npt.NDArr
 def digest_of(name: str, backend: str, chunk: int = 0, call: int = COUNT) -> str:
     """The digest of a set of the first images; ``chunk`` and ``call`` as above.
 
-    Where a call is smaller than a chunk, only the first eight are made so small, since each costs a whole chunk.
+    Where a call is smaller than a chunk, only the first three are made so small, since each costs a whole chunk.
     """
     generator, distribution = generator_of(name)
     noise, labels = inputs_of(generator, distribution)
     with chunks_of(backend, chunk):
         draw = open_backend(generator, backend)
-        few = 8 * call if call < chunk else COUNT
+        few = 3 * call if call < chunk else COUNT
         calls = [*pieces(min(few, COUNT), call), *([slice(few, COUNT)] if few < COUNT else [])]
         digest = SetDigest(0)
         for some in calls:

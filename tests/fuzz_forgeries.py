@@ -224,8 +224,7 @@ def integers(original: Checkpoint, root: Path) -> Attempt:
         shutil.copytree(original.path, folder)
         with h5py.File(original.weights_path) as file:
             arrays = {name: file[name][()] for name in original.arrays}
-        for _ in range(chance.randint(1, 3)):
-            name = chance.choice(list(arrays))
+        for name in chance.sample(list(arrays), chance.randint(1, 3)):
             arrays[name] = other_array(arrays[name], chance)
         with h5py.File(folder / "generator.h5", "w") as file:
             for name, array in arrays.items():

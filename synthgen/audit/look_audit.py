@@ -1,4 +1,4 @@
-"""The one-run audit of the first private look (``training.matching.release``): canaries are searched in its releases.
+"""The one-run audit of the first private look (``training.matching.looks``): canaries are searched in its releases.
 
 The attacker sees what the accountant grants an adversary: every noisy step of the teacher, the noisy sums, and all
 images but the secret inclusions. In the sums a canary's class is the one that the teacher gives it, as for every image.
@@ -20,7 +20,8 @@ from synthgen.audit.canaries import (
 from synthgen.fashion import Images, Labels
 from synthgen.privacy.mechanisms import clip_rows
 from synthgen.training.matching.features import embedding_rows, scattering_rows
-from synthgen.training.matching.release import LookPlan, Release, embedding_sums, look_privately
+from synthgen.training.matching.looks import LookPlan, embedding_sums, look_privately
+from synthgen.training.matching.release import Release
 from synthgen.workers import StageProgress
 
 Step = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # parameters before it, and its noisy gradient sum

@@ -13,8 +13,6 @@ from synthgen.formats.base import IMAGE_SHAPE, Batch, Digest, Format, Run, array
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
 from synthgen.untrusted.archives import Npz, open_npz
 
-_GZIP_LEVEL = 6
-
 
 class NPZ(Format):
     """``images`` (N, 28, 28) and ``labels`` (N,), uint8, for ``numpy.load``; compressed."""
@@ -28,7 +26,7 @@ class NPZ(Format):
         self, folder: Path, shard: Shard, split: str, batches: Iterator[Batch], digest: Digest, *, labelled: bool
     ) -> list[str]:
         name, labels = f"{shard.name(split)}.npz", []
-        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED, compresslevel=_GZIP_LEVEL) as archive:
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
             with _new_member(archive, "images.npy", (shard.count, *IMAGE_SHAPE)) as stream:
                 for batch in batches:
                     stream.write(batch.images.tobytes())

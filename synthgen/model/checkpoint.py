@@ -134,7 +134,7 @@ class Checkpoint:
         """The generator as a Keras model, for inspection and further training (imports TensorFlow).
 
         Of an exact checkpoint the model's weights are the integers in real units. It does not round activations, so
-        that its pixels differ by a few grey levels.
+        that its pixels differ by about a grey level on average, and single ones by a hundred.
 
         Raises:
             CheckpointError: the weights do not fit the recipe's architecture.

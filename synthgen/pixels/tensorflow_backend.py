@@ -68,7 +68,8 @@ class TensorFlowBackend:
 def _found(device: str) -> Any:
     """The device of a name, as TensorFlow has it."""
     kind, _, number = device.partition(":")
-    there = [found for kind_of in ("GPU", "CPU") for found in tf.config.list_logical_devices(kind_of)]
+    kinds = ("CPU",) if kind == "cpu" else ("GPU", "CPU")  # to list GPUs is to start them
+    there = [found for kind_of in kinds for found in tf.config.list_logical_devices(kind_of)]
     if device == "auto":
         return there[0]
     for found in there:

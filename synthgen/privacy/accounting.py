@@ -7,6 +7,9 @@ record in the place of one example of the other (Kairouz et al. 2021, arXiv:2103
 ``REPLACE_SPECIAL``). An empty record adds nothing to a sum, and the number of records is the same in both, so that it
 may be public. To a mechanism the two are a data set and the same with one example more or less; hence both directions
 have the loss distributions that adding and removing an example have, and epsilon is the larger of the two.
+
+What is priced is the Gaussian mechanism on real numbers. What runs is a function of its output, by the theorem of
+``privacy.exact``: every bound here holds for it, and so does every one of ``privacy.curve``.
 """
 
 import contextlib

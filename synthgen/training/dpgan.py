@@ -87,9 +87,7 @@ class DpganPlan(PrivatePlan):
         ]
 
     def identity(self) -> dict[str, Any]:
-        # A run that began before 0.3.0 had no exact noise, and is not gone on with as if it had.
-        own = {"noise_multiplier": self.noise_multiplier, "exact_noise": True, "made_with": made_with()}
-        return {**super().identity(), **own}
+        return {**super().identity(), "noise_multiplier": self.noise_multiplier, "made_with": made_with()}
 
     def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> Run:
         account = Account.resumed(self, out)[0] if resume else Account(self, out, None)
@@ -145,10 +143,16 @@ class _DpganRun(PrivateRun):
         self._since_generator = 0
         self._figures = {"generator_loss": 0.0, "forged_accuracy": 1.0}
         self._generator_steps = 0
+        self._exact_noise = game.keeps_examples_apart()
 
     def prepare(self, on_stage: StageProgress) -> bool:
         """Whether another step is paid for, or can be: what was charged and lost is not run again."""
         return self._paid > 0 or self._charged < self.plan.total_steps
+
+    @property
+    def exact_noise(self) -> bool:
+        """Where TensorFlow does not keep examples apart, the proof is for real numbers only, and so is the claim."""
+        return self._exact_noise
 
     @property
     def release_sha256(self) -> None:
@@ -201,6 +205,7 @@ class _DpganRun(PrivateRun):
             "since_generator": self._since_generator,
             "generator_steps": self._generator_steps,
             "figures": self._figures,
+            "exact_noise": self._exact_noise,
         }
 
     def restore(self) -> dict[str, Any]:
@@ -211,6 +216,7 @@ class _DpganRun(PrivateRun):
             raise PrivacyError(f"{self.out}: {LEDGER_NAME} is not this run's, or an older one; start in a new folder")
         self._since_generator, self._generator_steps = header["since_generator"], header["generator_steps"]
         self._figures = header["figures"]
+        self._exact_noise = self._exact_noise and header["exact_noise"] is True  # not better than any part of the run
         # Steps paid for and not run may be run now, but only once: ledger and state forget them before they are.
         self.account.count_resumption()
         self.save_all()

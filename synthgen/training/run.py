@@ -19,6 +19,7 @@ from synthgen.model.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint,
 from synthgen.model.pictures import save_contact_sheet
 from synthgen.model.recipe import Recipe
 from synthgen.privacy.statement import PrivacyStatement
+from synthgen.sets.inspection import preview_images
 from synthgen.training.folder import STATE_NAME, expect_same_run, open_state, run_folder, write_metrics, write_state
 from synthgen.training.strategy import Strategy, expect_shareable, workers_in_reach
 from synthgen.workers import StageProgress
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from synthgen.training.replicas import Replicas
 
 MAX_TRAINING_SEED = (1 << 32) - 1
+_COLUMNS = 10  # of a picture, a row for each class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +243,7 @@ class Run(ABC):
         self.summarised = self.step
         name = self.picture_name()
         if name and self.is_chief:
-            columns = 10 if self.plan.recipe.conditional else 9
+            columns = _COLUMNS if self.plan.recipe.conditional else 9
             for path in (self.out / "samples" / name, self.out / SAMPLES_NAME):
                 save_contact_sheet(path, images, columns=columns)
             self.save_checkpoint()
@@ -301,6 +303,8 @@ class Run(ABC):
         if not self.is_chief:
             return None
         checkpoint = load_checkpoint(self.out)
+        # The picture that stays is of the integers; those before it, of what was being trained.
+        save_contact_sheet(self.out / SAMPLES_NAME, preview_images(str(self.out), _COLUMNS), _COLUMNS)
         (self.out / STATE_NAME).unlink(missing_ok=True)
         return checkpoint
 

@@ -8,8 +8,8 @@ from synthgen.audit.look_audit import LookAudit
 from synthgen.audit.one_run import one_run_audit
 from synthgen.privacy.accounting import Mechanism
 from synthgen.real_images import load_real_images
-from synthgen.training.matching import release as release_module
-from synthgen.training.matching.release import LookPlan, embedding_sums
+from synthgen.training.matching import looks as looks_module
+from synthgen.training.matching.looks import LookPlan, embedding_sums
 
 
 @pytest.fixture(scope="module")
@@ -40,5 +40,5 @@ def test_a_look_gets_its_data_and_the_included_canaries_only(look: LookAudit, mo
 
 
 def test_a_look_whose_sums_lack_their_noise_is_caught(look: LookAudit, monkeypatch):
-    monkeypatch.setattr(release_module, "_noisy_sums", lambda *of: embedding_sums(*of[:3]))
+    monkeypatch.setattr(looks_module, "_noisy_sums", lambda *of: embedding_sums(*of[:3]))
     assert one_run_audit(look, delta=1e-5).contradicts(1.0)

@@ -4,18 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from support import DATA, SAMPLE
 from typer.testing import CliRunner
 
 from synthgen.cli.app import app
 from synthgen.errors import Interrupted, PrivacyError, RecipeError, UsageError
 from synthgen.files import sha256_of_bytes
+from synthgen.model.checkpoint import load_checkpoint
 from synthgen.model.recipe import load_recipe, with_budget
 from synthgen.privacy.accounting import epsilon_of
 from synthgen.privacy.exact import Grid
 from synthgen.real_images import load_real_images
 from synthgen.training.adversarial import plan_training
-from synthgen.training.dpgan import LEDGER_NAME, DpganPlan, plan_private_training
+from synthgen.training.dpgan import LEDGER_NAME, plan_private_training
 from synthgen.training.dpgan_game import PrivateGame
 from synthgen.training.folder import STATE_NAME
 from synthgen.training.run import train
@@ -215,15 +217,23 @@ def _twice_as_dear(mechanism):
     return lambda self, steps: replace(mechanism(self, steps), noise_multiplier=self.noise_multiplier / 1.3)
 
 
-def test_a_run_that_began_without_exact_noise_is_not_resumed(roomy, no_game, tmp_path, monkeypatch):
-    identity = DpganPlan.identity
-    earlier = lambda self: {key: value for key, value in identity(self).items() if key != "exact_noise"}  # noqa: E731
-    monkeypatch.setattr(DpganPlan, "identity", earlier)
-    with pytest.raises(Interrupted):
-        train(roomy, tmp_path / "run", should_stop=lambda: len(no_game) == 7)
-    monkeypatch.setattr(DpganPlan, "identity", identity)
-    with pytest.raises(UsageError, match="holds a run with different exact_noise"):
-        train(roomy, tmp_path / "run", resume=True)
+def test_where_examples_are_not_kept_apart_nothing_exact_is_claimed(roomy, no_game, tmp_path, monkeypatch):
+    with monkeypatch.context() as other_device:
+        other_device.setattr(PrivateGame, "keeps_examples_apart", lambda self: False)
+        with pytest.raises(Interrupted):
+            train(roomy, tmp_path / "run", should_stop=lambda: len(no_game) == 7)
+    assert not load_checkpoint(tmp_path / "run").privacy.proof.exact_noise
+    assert not train(roomy, tmp_path / "run", resume=True).privacy.proof.exact_noise  # nor by the rest, on this one
+
+
+def test_examples_that_meet_are_noticed(plan, monkeypatch):
+    game = PrivateGame(plan.recipe, 0, plan.noise_multiplier)
+    assert game.keeps_examples_apart()
+    real = PrivateGame._real
+    monkeypatch.setattr(
+        PrivateGame, "_real", lambda self, *of: [each - tf.reduce_mean(each, 0) for each in real(self, *of)]
+    )
+    assert not PrivateGame(plan.recipe, 0, plan.noise_multiplier).keeps_examples_apart()
 
 
 def test_a_run_without_its_ledger_is_not_resumed(roomy, no_game, tmp_path):

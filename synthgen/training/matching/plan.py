@@ -9,7 +9,8 @@ from synthgen.model.recipe import StatisticsRecipe, with_overrides
 from synthgen.privacy.accounting import Mechanism, calibrated
 from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
 from synthgen.training.images import enough_images
-from synthgen.training.matching.release import RELEASE_NAME, LookPlan, Release
+from synthgen.training.matching.looks import LookPlan
+from synthgen.training.matching.release import RELEASE_NAME, Release
 from synthgen.training.matching.run import MatchingPlan
 from synthgen.training.private import expect_small_delta
 from synthgen.training.run import expect_seed

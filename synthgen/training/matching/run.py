@@ -20,14 +20,8 @@ from synthgen.privacy.accounting import Mechanism, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME
 from synthgen.privacy.statement import PUBLIC
 from synthgen.training.folder import read_header, write_state
-from synthgen.training.matching.release import (
-    RELEASE_NAME,
-    LookPlan,
-    Release,
-    look_as_student,
-    look_privately,
-    named_releases,
-)
+from synthgen.training.matching.looks import LookPlan, look_as_student, look_privately
+from synthgen.training.matching.release import RELEASE_NAME, Release, named_releases
 from synthgen.training.private import Account, PrivatePlan, PrivateRun
 from synthgen.training.run import Run, Summary
 from synthgen.workers import StageProgress

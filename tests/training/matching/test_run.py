@@ -16,11 +16,12 @@ from synthgen.privacy.accounting import Budget, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger, read_ledger
 from synthgen.real_images import load_real_images
 from synthgen.training.folder import STATE_NAME
-from synthgen.training.matching import release as release_module
+from synthgen.training.matching import looks as looks_module
 from synthgen.training.matching import run as matching_training
 from synthgen.training.matching.features import embedding_rows
+from synthgen.training.matching.looks import embedding_sums, look_privately
 from synthgen.training.matching.plan import plan_matching, plan_matching_anew
-from synthgen.training.matching.release import Release, embedding_sums, look_privately
+from synthgen.training.matching.release import Release
 from synthgen.training.matching.run import RELEASE_NAME
 from synthgen.training.matching.student import Student
 from synthgen.training.plan import plan as plan_anything
@@ -143,7 +144,7 @@ def test_a_charge_comes_before_the_look(plan, tmp_path, monkeypatch):
         seen.append(ledger_of(out))
         raise Killed
 
-    monkeypatch.setattr(release_module, "train_teacher", train_nothing)
+    monkeypatch.setattr(looks_module, "train_teacher", train_nothing)
     with pytest.raises(Killed):
         train(plan, out)
     assert seen == [["teacher"]]
@@ -292,13 +293,18 @@ def test_another_generator_is_trained_on_the_same_release_without_a_look(unbroke
     assert {path.name: path.read_bytes() for path in unbroken.path.iterdir() if path.is_file()} == before
 
 
-def test_a_generator_on_an_earlier_versions_release_claims_no_exact_noise(unbroken, tmp_path):
-    earlier = shutil.copytree(unbroken.path, tmp_path / "earlier")
-    replace(Release.load(earlier / RELEASE_NAME), exact_noise=False).save(earlier / RELEASE_NAME)
-    checkpoint = train(plan_matching_anew(earlier, ["training.steps=1"]), tmp_path / "anew")
+def test_a_generator_on_an_earlier_versions_release_claims_no_exact_noise(tmp_path):
+    small = ["training.steps=1", "training.images_per_class=4", "generator.filters=[6,4]"]
+    checkpoint = train(plan_matching_anew(load_checkpoint("private").path, small), tmp_path / "anew")
     assert not checkpoint.privacy.proof.exact_noise
     assert not Release.load(tmp_path / "anew" / RELEASE_NAME).exact_noise
-    assert not Release.load(load_checkpoint("private").path / RELEASE_NAME).exact_noise
+
+
+def test_a_release_cannot_be_relabelled_as_exact(unbroken, tmp_path):
+    path = shutil.copytree(unbroken.path, tmp_path / "run") / RELEASE_NAME
+    replace(Release.load(path), exact_noise=False).save(path)
+    with pytest.raises(PrivacyError, match="names no release"):
+        plan_matching_anew(path.parent)
 
 
 def forbidden(*arguments):

@@ -10,17 +10,17 @@ from support import DATA
 from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.exact import Grid
 from synthgen.real_images import load_real_images
-from synthgen.training.matching import release as release_module
+from synthgen.training.matching import looks as looks_module
 from synthgen.training.matching.features import embedding_rows, scattering_rows
-from synthgen.training.matching.release import (
+from synthgen.training.matching.looks import (
     LookPlan,
-    Release,
     _apart,
     embedding_sums,
     look_as_student,
     look_privately,
     whole_sums,
 )
+from synthgen.training.matching.release import Release
 from synthgen.training.matching.student import Student
 from synthgen.training.matching.teacher import Teacher, clipped_gradient_sum, whole_features
 
@@ -144,7 +144,7 @@ def test_a_release_says_whether_its_noise_is_exact(real, plan, tmp_path, monkeyp
     with h5py.File(path, "r+") as file:
         file.attrs["exact_noise"] = "no"
     assert not Release.load(path).exact_noise
-    monkeypatch.setattr(release_module, "_noisy_sums", lambda *of: embedding_sums(*of[:3]))
+    monkeypatch.setattr(looks_module, "_noisy_sums", lambda *of: embedding_sums(*of[:3]))
     student = Student()
     earlier = replace(release, exact_noise=False)  # a look more does not mend those before
     weights = tuple(student.weights)
