@@ -25,7 +25,7 @@ from synthgen.privacy.exact import Grid
 from synthgen.training.dpgan import sampled
 from synthgen.training.dpgan_game import ROWS, PrivateGame
 from synthgen.training.matching.features import SCATTERING_SIZE, embedding_rows
-from synthgen.training.matching.release import BATCH, Embed, noisy_sums, teacher_features, whole_sums
+from synthgen.training.matching.looks import BATCH, Embed, noisy_sums, teacher_features, whole_sums
 from synthgen.training.matching.student import Student
 from synthgen.training.matching.teacher import clipped_gradient_sum, train_teacher
 
