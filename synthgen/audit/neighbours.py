@@ -16,7 +16,8 @@ in Nasr et al. 2023, "Tight auditing of differentially private machine learning"
 
 The best guess is that of the likelihood ratio (Neyman and Pearson 1933): on which side of the middle between the two
 exact sums the outcome lies. For a sound mechanism it is right as often as the bound allows, up to chance, if the
-record's row is as long as the clip. So noise at 0.8 of its size is refuted by some thousand looks.
+record's row is as long as the clip. So with a noise multiplier of 0.7 and no sampling a hundred looks or so refute
+noise at half its size, and 1,000 noise at 0.74 of it, at 99 % confidence and nearly always.
 """
 
 import math
@@ -58,7 +59,7 @@ class Pair:
 
     @property
     def moved(self) -> float:
-        """How far the record moves the exact sums, in units of the claimed sensitivity; above 1, the claim is false."""
+        """How far the record moves the exact sums, in units of the sensitivity, which is claimed to be the most."""
         return float(np.linalg.norm(self.record)) / self.claims.l2_sensitivity
 
     def guess(self, outcome: Floats) -> bool:

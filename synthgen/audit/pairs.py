@@ -39,11 +39,19 @@ _Data = tuple[Images, Labels]
 
 def look_pairs() -> list[Pair]:
     """Two pairs for the teacher, for the embedding, and for a student's look."""
-    pairs = [_teacher_pair(_claims("teacher", SAMPLING_PROBABILITY), 1), _teacher_pair(_claims("teacher"), BATCH - 1)]
-    for name, embed in (("embedding", embedding_rows), ("student", Student().embed_pixels())):
-        remembered = _remembering(embed)
-        pairs += [_sums_pair(_claims(name), remembered, others) for others in (1, BATCH - 1)]
-    return pairs
+    student = Student().embed_pixels()
+    return [*teacher_pairs(), *sums_pairs("embedding", embedding_rows), *sums_pairs("student", student)]
+
+
+def teacher_pairs() -> list[Pair]:
+    """Two pairs for one step of the teacher."""
+    return [_teacher_pair(_claims("teacher", SAMPLING_PROBABILITY), 1), _teacher_pair(_claims("teacher"), BATCH - 1)]
+
+
+def sums_pairs(name: str, embed: Embed) -> list[Pair]:
+    """Two pairs for the sums of an embedding: uint8 images (N, 28, 28) → rows (N, D)."""
+    remembered = _remembering(embed)
+    return [_sums_pair(_claims(name), remembered, others) for others in (1, BATCH - 1)]
 
 
 def discriminator_pairs(recipe: PrivateAdversarialRecipe) -> list[Pair]:
