@@ -28,6 +28,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 IMPORTS_ONLY = {"privacy": {"errors", "files", "untrusted"}}  # so that it could be lifted out as a library
 HEAVY = {  # import TensorFlow or Keras when they are imported; nothing else does
     "audit.look_audit",
+    "audit.pairs",
     "evaluation.classifiers",
     "evaluation.inception",
     "evaluation.reference",

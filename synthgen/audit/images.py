@@ -44,6 +44,7 @@ class ImagesAudit:
     """
 
     contradicted: ClassVar[bool] = False  # an attack on images cannot refute a proof
+    reads_images: ClassVar[bool] = True
 
     subject: str
     checkpoint_sha256: str

@@ -2,12 +2,12 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from synthgen.audit.canaries import MAX_DECODED_CANARIES, pattern_canaries
 from synthgen.audit.one_run import MIN_CANARIES, Auditable, OneRunAudit, one_run_audit
 from synthgen.errors import UsageError
-from synthgen.model.recipe import Recipe, StatisticsRecipe
+from synthgen.model.recipe import PrivateAdversarialRecipe, Recipe, StatisticsRecipe
 from synthgen.workers import StageProgress
 
 DEFAULT_CANARIES = 1_000
@@ -24,6 +24,8 @@ class TrainingAudit:
         contradicted: whether the audit refutes the proof: then the code does not do what is claimed.
         result: what the audit found.
     """
+
+    reads_images: ClassVar[bool] = True
 
     recipe: str
     recipe_sha256: str
@@ -79,6 +81,8 @@ def audit_training(
         UsageError: the recipe is not private, its method has no audit, or a number is out of range.
         DataError: the real images are missing or not the official ones.
     """
+    if isinstance(recipe, PrivateAdversarialRecipe):
+        raise UsageError(f"recipe '{recipe.name}': its training is audited by looks, not by canaries (--looks)")
     if not isinstance(recipe, StatisticsRecipe):
         raise UsageError(
             f"recipe '{recipe.name}' trains without a guarantee that could be audited; audit a private recipe, or a "

@@ -201,13 +201,20 @@ def evaluate(
 @app.command(
     help="Attack a set or a private training; exit code 1 if the attack refutes the proven epsilon.",
     epilog="Examples:  synthgen audit runs/private   |   "
-    "synthgen audit private --canaries 1000 --set privacy.epsilon=1",
+    "synthgen audit private --canaries 1000 --set privacy.epsilon=1   |   synthgen audit dpgan --looks 1000",
 )
 def audit(
     target: Annotated[str, typer.Argument(help="A checkpoint (name or folder), an exported set, or a private recipe.")],
     data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
     canaries: Annotated[
         int | None, typer.Option(help="Audit the recipe's training with N canaries. [default for a recipe: 1000]")
+    ] = None,
+    looks: Annotated[
+        int | None,
+        typer.Option(
+            help="Audit each mechanism of the recipe by N looks at neighbours; reads no real image. "
+            "[default for dpgan: 1000]"
+        ),
     ] = None,
     count: Annotated[int, typer.Option(help="How many synthetic images to attack.", max=10_000_000)] = 10_000,
     set_: Annotated[
@@ -221,9 +228,10 @@ def audit(
     from synthgen.files import write_json
 
     _expect_folder_of(json)
-    say(PRIVATE_NOTE)
     with stage_bar() as show:
-        result = audit_(target, data, canaries=canaries, count=count, overrides=set_ or [], progress=show)
+        result = audit_(target, data, canaries=canaries, looks=looks, count=count, overrides=set_ or [], progress=show)
+    if result.reads_images:
+        say(PRIVATE_NOTE)
     for line in result.summary():
         print_line(line)
     if json:

@@ -73,7 +73,7 @@ def export(
     labels: Annotated[
         str,
         typer.Option(
-            help="balanced, uniform, as-trained (as frequent as in training, as far as the checkpoint knows), a list such as "
+            help="balanced, uniform, as-trained (as often as in training, if the checkpoint knows), a list such as "
             "0,3,7, or shares=9,0,1 for each class."
         ),
     ] = "balanced",

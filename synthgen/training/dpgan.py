@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import PrivacyError
-from synthgen.fashion import Images
+from synthgen.fashion import Images, Labels
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.recipe import PrivateAdversarialRecipe
 from synthgen.privacy.accounting import Mechanism, calibrated, epsilon_of
@@ -122,6 +122,12 @@ def plan_private_training(
     return DpganPlan(recipe=recipe, data=data, images=len(data), seed=seed, noise_multiplier=scale)
 
 
+def sampled(images: Images, labels: Labels, probability: float) -> tuple[Images, Labels]:
+    """A Poisson sample of the real images, for one step of the discriminator."""
+    chosen = poisson_sample(len(images), probability)
+    return images[chosen], labels[chosen]
+
+
 def _mechanism(recipe: PrivateAdversarialRecipe, probability: float, noise_multiplier: float, steps: int) -> Mechanism:
     return Mechanism(
         name="discriminator",
@@ -170,9 +176,9 @@ class _DpganRun(PrivateRun):
             self.charge(self.plan.mechanism(steps))
             self._paid = steps
         data, figures = self.plan.data, self._figures
-        chosen = poisson_sample(len(data), self.plan.sampling_probability)
+        images, labels = sampled(data.images, data.labels, self.plan.sampling_probability)
         self._paid -= 1
-        accuracy = self.learner.discriminator_step(data.images[chosen], data.labels[chosen], self.step)
+        accuracy = self.learner.discriminator_step(images, labels, self.step)
         figures["forged_accuracy"] += _MEMORY * (accuracy - figures["forged_accuracy"])
         self._since_generator += 1
         if self._generators_turn(accuracy):

@@ -10,6 +10,7 @@ requires.
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from synthgen.errors import TrainingError
@@ -19,7 +20,7 @@ from synthgen.privacy.exact import Grid, WholeNumbers, expect_countable
 from synthgen.privacy.per_example import ClippedGradients
 from synthgen.training.game import FORGED_FOR_DISCRIMINATOR, Players
 
-_ROWS = 256  # examples whose gradients are held at a time; a Poisson sample of any size is a number of these
+ROWS = 256  # examples whose gradients are held at a time; a Poisson sample of any size is a number of these
 
 
 class PrivateGame(Players):
@@ -58,7 +59,7 @@ class PrivateGame(Players):
         """
         section = self._training
         # Over the expected size: the drawn one is private.
-        real = self._grid.noisy(self.whole_sum(images, labels)) / section.batch_size
+        real = self.noisy_sum(images, labels) / section.batch_size
         forged, accuracy = self._forged_graph(tf.constant(step, tf.int64))
         gradient = (real + forged.numpy() * self._grid.step / section.forged_batch_size) / 2
         if not np.isfinite(gradient).all():
@@ -80,21 +81,25 @@ class PrivateGame(Players):
         example, and the block turned by one place. All sums are exact, so that they are equal or the assumption fails.
         """
         generator = np.random.default_rng(0)
-        images = generator.integers(0, 256, (_ROWS, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
-        labels = (np.arange(_ROWS) % max(1, self._recipe.classes)).astype(np.uint8)
-        places = np.arange(_ROWS)
-        parts = ([places[: _ROWS // 2], places[_ROWS // 2 :]], [places[::2], places[1::2]], [np.roll(places, 1)])
+        images = generator.integers(0, 256, (ROWS, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+        labels = (np.arange(ROWS) % max(1, self._recipe.classes)).astype(np.uint8)
+        places = np.arange(ROWS)
+        parts = ([places[: ROWS // 2], places[ROWS // 2 :]], [places[::2], places[1::2]], [np.roll(places, 1)])
         whole = self.whole_sum(images, labels)
         return all(
             np.array_equal(sum(self.whole_sum(images[part], labels[part]) for part in split), whole) for split in parts
         )
 
+    def noisy_sum(self, images: Images, labels: Labels) -> npt.NDArray[np.float64]:
+        """The mechanism: the sum of the images' clipped gradients with noise, flat; all that a step has of them."""
+        return self._grid.noisy(self.whole_sum(images, labels))
+
     def whole_sum(self, images: Images, labels: Labels) -> WholeNumbers:
         """The exact sum of the images' clipped gradients, in whole steps of the mechanism's grid."""
         expect_countable(len(images))
         total = np.zeros(self._parameters)
-        for first in range(0, len(images), _ROWS):
-            part = slice(first, first + _ROWS)
+        for first in range(0, len(images), ROWS):
+            part = slice(first, first + ROWS)
             total += self._real_graph(*_padded(images[part], labels[part])).numpy()
         return total
 
@@ -123,8 +128,8 @@ class PrivateGame(Players):
 
 def _padded(images: Images, labels: Labels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Rows that count and rows that fill up to one fixed shape, so that the graph is traced once."""
-    filling = _ROWS - len(images)
-    counted = np.arange(_ROWS) < len(images)
+    filling = ROWS - len(images)
+    counted = np.arange(ROWS) < len(images)
     return (
         tf.constant(np.concatenate([images, np.zeros((filling, IMAGE_SIDE, IMAGE_SIDE), np.uint8)])),
         tf.constant(np.concatenate([labels, np.zeros(filling, np.uint8)])),

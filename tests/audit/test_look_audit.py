@@ -40,5 +40,5 @@ def test_a_look_gets_its_data_and_the_included_canaries_only(look: LookAudit, mo
 
 
 def test_a_look_whose_sums_lack_their_noise_is_caught(look: LookAudit, monkeypatch):
-    monkeypatch.setattr(looks_module, "_noisy_sums", lambda *of: embedding_sums(*of[:4]))
+    monkeypatch.setattr(looks_module, "noisy_sums", lambda *of: embedding_sums(*of[:4]))
     assert one_run_audit(look, delta=1e-5).contradicts(1.0)

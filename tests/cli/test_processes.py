@@ -221,7 +221,8 @@ def test_a_checkpoint_under_a_name_that_is_not_utf8_is_a_line(synthgen, tiny_che
 @pytest.mark.parametrize(
     "arguments",
     ["export --count", "export --seed", "export --labels", "export --splits train=", "verify . --workers",
-     "audit private --canaries", "audit private --count", "evaluate . --seeds", "train --seed", "doctor --count"],
+     "audit private --canaries", "audit private --looks", "audit private --count", "evaluate . --seeds", "train --seed",
+     "doctor --count"],
 )  # fmt: skip
 @pytest.mark.parametrize("number", ["9" * 5_000, "9" * 30])
 def test_absurd_numbers_are_a_line(synthgen, arguments: str, number: str):

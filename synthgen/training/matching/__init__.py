@@ -3,4 +3,4 @@
 In go the recipe and the images, or an earlier release; out come a release, its ledger and a checkpoint.
 """
 
-__all__ = ["features", "fitting", "looks", "plan", "release"]
+__all__ = ["features", "fitting", "looks", "plan", "release", "student", "teacher"]

@@ -32,7 +32,7 @@ from synthgen.workers import StageProgress
 
 Embed = Callable[[Images], npt.NDArray[np.float32]]
 
-_BATCH = 1_000
+BATCH = 1_000  # images whose rows are computed at a time
 _LEAST_COUNT = 100.0  # images of a class: below it the noise is all there is
 
 
@@ -78,12 +78,9 @@ def look_privately(
         progress: called with (stage, done, of).
         watch: called with the teacher's noisy steps; see ``train_teacher``.
     """
-    from synthgen.training.matching.features import SCATTERING_SIZE, embedding_rows, scattering_rows
+    from synthgen.training.matching.features import embedding_rows
 
-    features = np.empty((len(images), SCATTERING_SIZE), np.int16)
-    for rows in pieces(len(images), _BATCH):
-        features[rows] = whole_features(_apart(scattering_rows, images[rows]))
-        progress("scattering features", rows.stop, len(images))
+    features = teacher_features(images, lambda done, of: progress("scattering features", done, of))
     charge(plan.teacher)
     teacher = train_teacher(
         features,
@@ -97,7 +94,7 @@ def look_privately(
     taught = teacher.predict_whole(features)
     del features
     charge(plan.embedding)
-    sums = _noisy_sums(
+    sums = noisy_sums(
         embedding_rows,
         images,
         taught,
@@ -131,9 +128,9 @@ def look_as_student(
     """
     from synthgen.training.matching.features import scattering_rows
 
-    batches = [images[rows] for rows in pieces(len(images), _BATCH)]
+    batches = [images[rows] for rows in pieces(len(images), BATCH)]
     taught = np.concatenate([release.teacher.predict(_apart(scattering_rows, batch)) for batch in batches])
-    sums = _noisy_sums(
+    sums = noisy_sums(
         embed,
         images,
         taught,
@@ -144,6 +141,19 @@ def look_as_student(
     means = (sums / release.counts[:, None]).astype(np.float32)
     students = (*release.students, StudentRelease(weights, means))
     return replace(release, charged=(*release.charged, mechanism), students=students)
+
+
+def teacher_features(
+    images: Images, progress: Callable[[int, int], None] = lambda done, of: None
+) -> npt.NDArray[np.int16]:
+    """What the teacher sees of images, uint8 (N, 28, 28): shape (N, 3969), by ``whole_features``."""
+    from synthgen.training.matching.features import SCATTERING_SIZE, scattering_rows
+
+    features = np.empty((len(images), SCATTERING_SIZE), np.int16)
+    for rows in pieces(len(images), BATCH):
+        features[rows] = whole_features(_apart(scattering_rows, images[rows]))
+        progress(rows.stop, len(images))
+    return features
 
 
 def embedding_sums(
@@ -175,13 +185,13 @@ def whole_sums(
     """
     expect_countable(len(images))
     sums = np.zeros((classes, embed(images[:1]).shape[1]))
-    for rows in pieces(len(images), _BATCH):
+    for rows in pieces(len(images), BATCH):
         sums += np.eye(classes)[labels[rows]].T @ grid.rows(_apart(embed, images[rows]))
         progress(rows.stop, len(images))
     return sums
 
 
-def _noisy_sums(
+def noisy_sums(
     embed: Embed,
     images: Images,
     labels: Labels,
@@ -189,14 +199,14 @@ def _noisy_sums(
     mechanism: Mechanism,
     progress: Callable[[int, int], None],
 ) -> npt.NDArray[np.float64]:
-    """The exact Gaussian mechanism over ``whole_sums``."""
+    """The exact Gaussian mechanism over ``whole_sums``, in the unit of the rows: float64, shape (10, D)."""
     grid = Grid.of(mechanism.noise_multiplier, mechanism.l2_sensitivity)
     return grid.noisy(whole_sums(embed, images, labels, classes, grid, progress))
 
 
 def _apart(embed: Embed, images: Images) -> npt.NDArray[np.float32]:
     """Rows of a batch of fixed size, so that no image's row depends on how many others there are."""
-    filled = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
+    filled = np.zeros((BATCH, *images.shape[1:]), np.uint8)
     filled[: len(images)] = images
     return embed(filled)[: len(images)]
 

@@ -144,7 +144,7 @@ def test_a_release_says_whether_its_noise_is_exact(real, plan, tmp_path, monkeyp
     with h5py.File(path, "r+") as file:
         file.attrs["exact_noise"] = "no"
     assert not Release.load(path).exact_noise
-    monkeypatch.setattr(looks_module, "_noisy_sums", lambda *of: embedding_sums(*of[:4]))
+    monkeypatch.setattr(looks_module, "noisy_sums", lambda *of: embedding_sums(*of[:4]))
     student = Student(10)
     earlier = replace(release, exact_noise=False)  # a look more does not mend those before
     weights = tuple(student.weights)

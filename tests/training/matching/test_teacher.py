@@ -145,6 +145,7 @@ def test_noise_has_the_scale_of_the_mechanism():
         rows,
         labels,
         mechanism(noise_multiplier=3.0, l2_sensitivity=2.0, steps=10),
+        classes=10,
         learning_rate=1e-6,
         watch=lambda step, parameters, gradient: seen.append(gradient[:-1]),
     )
