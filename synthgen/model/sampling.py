@@ -13,6 +13,7 @@ from itertools import groupby, islice
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from synthgen.environment import float_drawn_with, software
 from synthgen.errors import UsageError
@@ -60,7 +61,7 @@ class Sampler:
             UsageError: no such rule, or one for a checkpoint whose images have no labels.
         """
         if checkpoint.recipe.conditional and labels == AS_TRAINED:
-            return cls(checkpoint, seed, LabelRule.shared(_shares_of(checkpoint)))
+            return cls(checkpoint, seed, LabelRule.shared(_known_shares(checkpoint)))
         if checkpoint.recipe.conditional:
             return cls(checkpoint, seed, LabelRule.parse(labels, checkpoint.recipe.classes))
         if labels != "balanced":
@@ -128,7 +129,13 @@ def ahead(function: Callable[[Task], Result], tasks: Iterable[Task], threads: in
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _shares_of(checkpoint: Checkpoint) -> tuple[int, ...]:
+def shares_of(counts: npt.NDArray[np.integer] | npt.NDArray[np.floating]) -> list[int]:
+    """How frequent classes are, as a record of training has it: whole numbers of images, scaled down if vast."""
+    scale = min(1.0, MAX_SHARE / float(counts.max()))
+    return [round(float(count) * scale) for count in counts]
+
+
+def _known_shares(checkpoint: Checkpoint) -> tuple[int, ...]:
     shares: Any = checkpoint.training.get(CLASS_SHARES)
     valid = isinstance(shares, list) and len(shares) == checkpoint.recipe.classes and any(shares)
     if not valid or not all(type(share) is int and 0 <= share <= MAX_SHARE for share in shares):

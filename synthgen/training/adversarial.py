@@ -17,6 +17,7 @@ from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import TrainingError, UsageError
 from synthgen.fashion import Images
 from synthgen.model.recipe import AdversarialRecipe
+from synthgen.model.sampling import CLASS_SHARES, shares_of
 from synthgen.privacy.statement import PrivacyStatement, no_guarantee
 from synthgen.real_images import RealImages
 from synthgen.training.folder import read_header
@@ -208,6 +209,9 @@ class _AdversarialRun(Run):
 
     def training_record(self) -> dict[str, Any]:
         record = {"steps": self.step, "epochs": len(self.history), **super().training_record()}
+        if self.plan.recipe.conditional:
+            counts = np.bincount(self.plan.data.labels, minlength=self.plan.recipe.classes)
+            record[CLASS_SHARES] = shares_of(counts)
         strategy = self.learner.replicas.describe()
         return {**record, "strategy": strategy} if strategy else record
 

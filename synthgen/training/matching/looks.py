@@ -33,7 +33,8 @@ from synthgen.workers import StageProgress
 Embed = Callable[[Images], npt.NDArray[np.float32]]
 
 BATCH = 1_000  # images whose rows are computed at a time
-_LEAST_COUNT = 100.0  # images of a class: below it the noise is all there is
+# Below as many images of a class the noise is all there is: standard deviations of a count, and images.
+_LEAST_DEVIATIONS, _LEAST_IMAGES = 3.0, 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +139,7 @@ def look_as_student(
         mechanism,
         lambda done, of: progress("private look of a student", done, of),
     )
-    means = (sums / release.counts[:, None]).astype(np.float32)
-    students = (*release.students, StudentRelease(weights, means))
+    students = (*release.students, StudentRelease(weights, _means(sums, release.counts)))
     return replace(release, charged=(*release.charged, mechanism), students=students)
 
 
@@ -215,6 +215,16 @@ def _released(teacher: Teacher, sums: npt.NDArray[np.float64], charged: tuple[Me
     """Noisy sums as means and counts; φ's first coordinate is constant and counts the images."""
     from synthgen.training.matching.features import COUNTING_WEIGHT
 
-    counts = np.maximum(sums[:, 0] / COUNTING_WEIGHT, _LEAST_COUNT)
-    means = (sums / counts[:, None]).astype(np.float32)
-    return Release(teacher, means, counts.astype(np.float32), charged, exact_noise=True)
+    deviation = charged[-1].noise_multiplier / COUNTING_WEIGHT
+    counts = np.maximum(sums[:, 0] / COUNTING_WEIGHT, max(_LEAST_IMAGES, _LEAST_DEVIATIONS * deviation))
+    counts = counts.astype(np.float32)
+    return Release(teacher, _means(sums, counts), counts, charged, exact_noise=True)
+
+
+def _means(sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Means of rows of norm at most 1. A rare class's noise makes a longer one, which is shortened: else it would
+    weigh more in training than all other classes.
+    """
+    means = sums / counts[:, None]
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    return np.asarray(means / np.maximum(norms, 1), np.float32)

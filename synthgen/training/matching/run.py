@@ -16,14 +16,14 @@ from synthgen.errors import PrivacyError, TrainingError, UsageError
 from synthgen.fashion import Images
 from synthgen.files import publish
 from synthgen.model.recipe import StatisticsRecipe
+from synthgen.model.sampling import CLASS_SHARES, shares_of
 from synthgen.privacy.accounting import Mechanism, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME
-from synthgen.privacy.statement import PUBLIC
 from synthgen.training.folder import read_header, write_state
 from synthgen.training.matching.fitting import explain
 from synthgen.training.matching.looks import LookPlan, look_as_student, look_privately
 from synthgen.training.matching.release import RELEASE_NAME, Release, named_releases
-from synthgen.training.private import Account, PrivatePlan, PrivateRun
+from synthgen.training.private import WITHOUT_COUNTS, Account, PrivatePlan, PrivateRun
 from synthgen.training.run import Run, Summary
 from synthgen.workers import StageProgress
 
@@ -189,7 +189,6 @@ def _published(release: Release, path: Path, account: Account) -> Release:
 
 class _MatchingRun(PrivateRun):
     summary_type = MatchingSummary
-    public = tuple(fact for fact in PUBLIC if fact != "equal class counts")  # they are released, with noise
     plan: MatchingPlan
     learner: "Matching"
 
@@ -198,6 +197,11 @@ class _MatchingRun(PrivateRun):
         self._release = release
         self._figures: dict[str, float] = {}
         self._student: Student | None = None  # trained, its look not yet taken
+
+    @property
+    def public(self) -> tuple[str, ...]:
+        """Class counts are not: they are released, with noise."""
+        return WITHOUT_COUNTS
 
     @property
     def exact_noise(self) -> bool:
@@ -271,6 +275,10 @@ class _MatchingRun(PrivateRun):
         """Also the figures, and what ``_header`` says."""
         own = {**_header(self.plan, self.account, self._release), "figures": self._figures}
         return {**own, **super().header(stopping=stopping)}
+
+    def training_record(self) -> dict[str, Any]:
+        """Also how frequent the classes are, as far as it was released."""
+        return {**super().training_record(), CLASS_SHARES: shares_of(self._release.counts)}
 
     def restore(self) -> dict[str, Any]:
         """Take up the saved state; that of a run without a step done may lack the arrays, and adds nothing."""

@@ -115,7 +115,7 @@ def test_nothing_unprotected_is_written(plan, unbroken):
     for path, content in files.items():
         assert not any(row in content for row in rows), path
         assert plan.data.sha256.encode() not in content, path
-    assert set(unbroken.training) == {"steps", "seed", "spend_log", "data", "history", "made_with"}
+    assert set(unbroken.training) == {"steps", "seed", "spend_log", "data", "history", "made_with", "class_shares"}
     assert unbroken.training["data"] == {"images": 500}
     assert {key for row in unbroken.training["history"] for key in row} == {"step", "distance", "agreement"}
     assert taught.means.shape[0] == 10
