@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from synthgen.fashion import IMAGE_SIDE, Images, Labels
@@ -53,8 +54,8 @@ class Matching(Learner):
     def __init__(self, recipe: StatisticsRecipe, release: Release, seed: int) -> None:
         super().__init__(recipe, seed)
         keras.utils.set_random_seed(seed)
-        self._targets = [(tf.constant(each.means), Student(recipe.classes, each.weights)) for each in release.students]
-        self._means = tf.constant(release.means)
+        self._targets = [(_target(each.means), Student(recipe.classes, each.weights)) for each in release.students]
+        self._means = _target(release.means)
         self._teacher = tf.constant(release.teacher.weights), tf.constant(release.teacher.bias)
         self.generator = build_generator(recipe)
         section = recipe.training
@@ -71,7 +72,7 @@ class Matching(Learner):
 
     def admit(self, student: StudentRelease) -> None:
         """From now on match what was released of this student's features, too."""
-        self._targets.append((tf.constant(student.means), Student(self._recipe.classes, student.weights)))
+        self._targets.append((_target(student.means), Student(self._recipe.classes, student.weights)))
         self._graph = tf.function(self._step)
 
     def draw(self, count: int, stream: int) -> tuple[Images, Labels]:
@@ -125,3 +126,11 @@ class Matching(Learner):
         own = tf.one_hot(labels, self._recipe.classes)
         other = tf.reduce_max(tf.where(own > 0, np.float32(-np.inf), logits), axis=1)
         return tf.reduce_sum(logits * own, axis=1) - other
+
+
+def _target(means: npt.NDArray[np.float32]) -> tf.Tensor:
+    """What each class's mean is to be. Rows have norms of at most 1, and so has their mean; the noise of a rare class
+    makes a longer one, which is shortened: else it would weigh more than all other classes together.
+    """
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    return tf.constant(means / np.maximum(norms, 1), tf.float32)

@@ -139,7 +139,7 @@ def look_as_student(
         mechanism,
         lambda done, of: progress("private look of a student", done, of),
     )
-    students = (*release.students, StudentRelease(weights, _means(sums, release.counts)))
+    students = (*release.students, StudentRelease(weights, (sums / release.counts[:, None]).astype(np.float32)))
     return replace(release, charged=(*release.charged, mechanism), students=students)
 
 
@@ -217,14 +217,5 @@ def _released(teacher: Teacher, sums: npt.NDArray[np.float64], charged: tuple[Me
 
     deviation = charged[-1].noise_multiplier / COUNTING_WEIGHT
     counts = np.maximum(sums[:, 0] / COUNTING_WEIGHT, max(_LEAST_IMAGES, _LEAST_DEVIATIONS * deviation))
-    counts = counts.astype(np.float32)
-    return Release(teacher, _means(sums, counts), counts, charged, exact_noise=True)
-
-
-def _means(sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Means of rows of norm at most 1. A rare class's noise makes a longer one, which is shortened: else it would
-    weigh more in training than all other classes.
-    """
-    means = sums / counts[:, None]
-    norms = np.linalg.norm(means, axis=1, keepdims=True)
-    return np.asarray(means / np.maximum(norms, 1), np.float32)
+    means = (sums / counts[:, None]).astype(np.float32)
+    return Release(teacher, means, counts.astype(np.float32), charged, exact_noise=True)
