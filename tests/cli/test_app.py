@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from synthgen.cli.app import app
 from synthgen.sets.verification import verify
 
-COMMANDS = ["train", "export", "merge", "verify", "sign", "evaluate", "audit", "convert", "preview", "info"]
+COMMANDS = ["prepare", "train", "export", "merge", "verify", "sign", "evaluate", "audit", "convert", "preview", "info"]
 COMMANDS += ["account", "recipes", "data", "doctor"]
 
 
