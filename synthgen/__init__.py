@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the one list of public names: type checkers take it as it s
     from synthgen.model.recipe import Recipe as Recipe
     from synthgen.model.recipe import builtin_recipes as builtin_recipes
     from synthgen.model.recipe import load_recipe as load_recipe
+    from synthgen.preparation.run import prepare as prepare
     from synthgen.real_images import load_real_images as load_real_images
     from synthgen.sets.account import account as account
     from synthgen.sets.manifest import Manifest as Manifest

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from synthgen.cli.app import app
 from synthgen.errors import DataError
+from synthgen.formats.png import encode_pngs
 from synthgen.real_images import load_real_images
 
 ROOT = Path(__file__).parents[1]
@@ -67,13 +68,22 @@ def expect_known_options(command: str) -> None:
 def test_the_pages_show_commands():
     shown = {page: len(commands(page)) for page in PAGES}
     assert shown["README.md"] >= 9
-    assert all(shown[page] >= 2 for page in ("quality.md", "training.md", "evaluation.md", "privacy.md", "scale.md"))
+    assert all(
+        shown[page] >= 2
+        for page in ("your-images.md", "quality.md", "training.md", "evaluation.md", "privacy.md", "scale.md")
+    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where the commands of all pages run, one page after the other."""
-    return tmp_path_factory.mktemp("pages")
+    """Where the commands of all pages run, one page after the other; images of the user's own lie in it."""
+    folder = tmp_path_factory.mktemp("pages")
+    real = load_real_images("train", DATA, official=False)
+    for i, (data, label) in enumerate(zip(encode_pngs(real.images), real.labels, strict=True)):
+        path = folder / "my-images" / f"class {label}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
 
 
 @pytest.fixture(scope="module")

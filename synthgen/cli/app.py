@@ -17,6 +17,7 @@ from synthgen.cli.account import account
 from synthgen.cli.console import DATA_HELP, fail, print_line, say, stage_bar
 from synthgen.cli.convert import convert
 from synthgen.cli.export import FORMATS_HELP, export, merge
+from synthgen.cli.prepare import prepare
 from synthgen.cli.recipes import recipes_app
 from synthgen.cli.sign import sign
 from synthgen.cli.streams import output_lost, secure_streams
@@ -111,6 +112,11 @@ def _expect_folder_of(*paths: Path | None) -> None:
             raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
 
 
+app.command(
+    help="Make your own labelled images, of any kind and size, the data to train on.",
+    epilog="Examples:  synthgen prepare my-images --out data   |   "
+    "synthgen prepare scans.npz --invert --name 'Part scans' --out data",
+)(prepare)
 app.command(
     help="Train a generator on the real images; leaves a checkpoint, metrics and sample pictures.",
     epilog="Examples:  synthgen train --recipe smoke   |   synthgen train --recipe dpgan --epsilon 3 --dry-run",

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from synthgen.errors import DataError
 from synthgen.fashion import Images, Labels
 from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Digest, Format, Run
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
-from synthgen.untrusted.files import open_file
+from synthgen.untrusted.files import open_unpacked
 
 IDX_PREFIX = {"train": "train", "test": "t10k"}
 _IMAGE_MAGIC, _LABEL_MAGIC = 0x00000803, 0x00000801  # unsigned bytes in three and in one dimension
@@ -116,6 +117,21 @@ def idx_count(path: Path) -> int:
         return count
 
 
+def idx_sha256(path: Path, count: int, *, images: bool) -> str:
+    """The SHA-256 of the unpacked content of an IDX file that must hold ``count`` 28×28 images, or labels of any value.
+
+    Raises:
+        DataError: as ``read_idx_images``.
+    """
+    magic, shape = (_IMAGE_MAGIC, IMAGE_SHAPE) if images else (_LABEL_MAGIC, ())
+    digest = hashlib.sha256(idx_header(count, images=images))
+    with _idx_data(path, magic, shape, count) as (stream, _):
+        for piece in pieces(count, BLOCK_IMAGES):
+            digest.update(_idx_items(path, stream, piece, count, shape).tobytes())
+        _expect_end(path, stream, count)
+    return digest.hexdigest()
+
+
 def idx_header(count: int, *, images: bool) -> bytes:
     """The bytes before an IDX file's data: magic number and shape, big-endian 32-bit integers."""
     header = [_IMAGE_MAGIC, count, *IMAGE_SHAPE] if images else [_LABEL_MAGIC, count]
@@ -144,7 +160,7 @@ def _idx_data(
     """The stream of an IDX file behind its checked header, and how many items the header claims."""
     header_bytes = 4 * (2 + len(item_shape))
     try:
-        with _opened(path) as stream:
+        with open_unpacked(path, links=True) as stream:  # a set's files are no links (``read_shard``)
             header = np.frombuffer(stream.read(header_bytes).ljust(header_bytes, b"\0"), ">u4")
             found, count, shape = int(header[0]), int(header[1]), tuple(int(n) for n in header[2:])
             if found != magic:
@@ -178,11 +194,3 @@ def _expect_end(path: Path, stream: BinaryIO, count: int) -> None:
 def _most_decompressed(path: Path) -> int:
     """The most bytes a file can decompress to: deflate packs at most 1,032 to one."""
     return min(path.stat().st_size, _MAX_COMPRESSED_BYTES) * MAX_DEFLATE_RATIO
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file's content, unpacked where it is gzipped."""
-    with open_file(path, links=True) as stream:  # a set's files are no links (``read_shard``); a user's own may be
-        packed = stream.peek(2)[:2] == b"\x1f\x8b"
-        yield cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb")) if packed else stream

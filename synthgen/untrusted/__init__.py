@@ -5,4 +5,4 @@ more bytes, digits, nesting or values than the caller expects, and no code. What
 of one line. The tests keep every other module from opening such a file (``tests/hostile/test_one_reader.py``).
 """
 
-__all__ = ["archives", "datasets", "files", "text"]
+__all__ = ["archives", "datasets", "files", "pictures", "tables", "text"]

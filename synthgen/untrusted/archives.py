@@ -1,4 +1,4 @@
-"""NumPy's ``.npz`` archives: stored or deflated members with plain numbers, never pickles."""
+"""NumPy's ``.npz`` archives: stored or deflated members with plain numbers or texts, never pickles."""
 
 import contextlib
 import io
@@ -20,10 +20,12 @@ _MAX_ARRAY_BYTES = 1 << 30  # 1 GiB: of an array that is read whole
 _MAX_READ_BYTES = 1 << 20  # 1 MiB at once: also bounds the table of contents, which zipfile reads whole
 _MAGIC = b"\x93NUMPY\x01\x00"
 # As NumPy writes it, and nothing else: NumPy's own reader would evaluate it as Python.
-_HEADER = re.compile(
-    rb"\{'descr': '([<>|=][biuf][1248])', 'fortran_order': (True|False), "
+_REST = (
+    rb"', 'fortran_order': (True|False), "
     rb"'shape': \((|\d{1,18},|\d{1,18}(?:, \d{1,18}){1,7})\), \} *\n"
 )
+_HEADER = re.compile(rb"\{'descr': '([<>|=][biuf][1248])" + _REST)
+_TEXT_HEADER = re.compile(rb"\{'descr': '([<>|=](?:[biuf][1248]|[US][1-9]\d{0,3}))" + _REST)
 
 
 class _InPieces(io.BufferedReader):
@@ -41,8 +43,9 @@ class _InPieces(io.BufferedReader):
 class Npz(Mapping[str, Array]):
     """The arrays of an open archive by name, each read when it is asked for."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(self, archive: zipfile.ZipFile, *, texts: bool = False) -> None:
         self._archive = archive
+        self._header = _TEXT_HEADER if texts else _HEADER
         self._members: dict[str, zipfile.ZipInfo] = {}
         for info in archive.infolist():
             name, dot, ending = info.filename.rpartition(".")
@@ -80,6 +83,10 @@ class Npz(Mapping[str, Array]):
             raise ValueError(f"'{name}' is cut short")
         return np.frombuffer(data, dtype).reshape(shape, order="F" if in_columns else "C")
 
+    def size(self, name: str) -> int:
+        """How many bytes a member unpacks to, header included, by the archive's own account."""
+        return self._members[name].file_size
+
     @contextlib.contextmanager
     def stream(self, name: str) -> Iterator[tuple[IO[bytes], np.dtype[Any], tuple[int, ...], bool]]:
         """An array's data as a stream, with its type and shape and whether it goes column by column (Fortran's order).
@@ -89,7 +96,7 @@ class Npz(Mapping[str, Array]):
         """
         with self._archive.open(self._members[name]) as stream:
             start = stream.read(len(_MAGIC) + 2)
-            header = _HEADER.fullmatch(stream.read(int.from_bytes(start[len(_MAGIC) :], "little")))
+            header = self._header.fullmatch(stream.read(int.from_bytes(start[len(_MAGIC) :], "little")))
             if start[: len(_MAGIC)] != _MAGIC or not header:
                 raise ValueError(f"'{name}' is no plain array of numbers")
             shape = tuple(int(size) for size in re.findall(rb"\d+", header[3]))
@@ -97,11 +104,11 @@ class Npz(Mapping[str, Array]):
 
 
 @contextlib.contextmanager
-def open_npz(path: Path, *, links: bool = False) -> Iterator[Npz]:
-    """An archive's arrays; ``links`` as for ``open_file``.
+def open_npz(path: Path, *, links: bool = False, texts: bool = False) -> Iterator[Npz]:
+    """An archive's arrays of numbers and, with ``texts``, of texts; ``links`` as for ``open_file``.
 
     Raises:
         OSError, ValueError, zipfile.BadZipFile: it is no regular file, no archive, or has a member that is no array.
     """
     with _InPieces(open_file(path, links=links).detach()) as stream, zipfile.ZipFile(stream) as archive:
-        yield Npz(archive)
+        yield Npz(archive, texts=texts)

@@ -4,6 +4,7 @@ The library inflates a chunk to whatever it unpacks to, and loads a filter it do
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from synthgen.untrusted.text import MAX_DEPTH
 Array = npt.NDArray[Any]
 
 _MAX_CHUNK_BYTES = 16 << 20  # 16 MiB: what reading any one element may have to decompress
+_DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
+_MAX_ROWS_BYTES = 512 << 20  # 512 MiB: of all chunks that hold the same rows
 _MAX_ENTRIES = 2_000  # groups and datasets of a file
 
 
@@ -43,12 +46,17 @@ def own_entry(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
     return group[name]
 
 
-def own_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+def own_dataset(group: h5py.Group, name: str, *, any_chunks: bool = False) -> h5py.Dataset:
     """The dataset ``group[name]``, of numbers.
 
+    Args:
+        group: an open file, or a group in it.
+        name: of the dataset.
+        any_chunks: its chunks may be parts of rows and their bytes shuffled, as h5py makes them unless told otherwise.
+
     Raises:
-        ValueError: it is missing, a link, no dataset of numbers, keeps its data elsewhere, comes in huge chunks or in
-            chunks that are no rows, or is packed otherwise than by gzip.
+        ValueError: it is missing, a link, no dataset of numbers, keeps its data elsewhere, comes in huge chunks or,
+            without ``any_chunks``, in chunks that are no rows, or is packed otherwise than by gzip.
     """
     dataset = own_entry(group, name)
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
@@ -56,7 +64,7 @@ def own_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     if dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8:
         raise ValueError(f"{name!r:.80} is {dataset.dtype}; expected numbers")
     if dataset.chunks is not None:
-        _expect_plain_chunks(dataset, name)
+        _expect_plain_chunks(dataset, name, any_chunks)
     return dataset
 
 
@@ -79,15 +87,25 @@ def _below(group: h5py.Group, left: Iterator[int], depth: int) -> Iterator[h5py.
             yield own_dataset(group, name)
 
 
-def _expect_plain_chunks(dataset: h5py.Dataset, name: str) -> None:
+def _expect_plain_chunks(dataset: h5py.Dataset, name: str, any_chunks: bool) -> None:
     chunks: tuple[int, ...] = dataset.chunks
     if math.prod(chunks) * int(dataset.dtype.itemsize) > _MAX_CHUNK_BYTES:
         raise ValueError(f"{name!r:.80} has chunks of {chunks}, too large to read piece by piece")
-    layout = dataset.id.get_create_plist()
-    filters = [layout.get_filter(i)[0] for i in range(layout.get_nfilters())]
+    filters = _filters(dataset)
     as_stored = dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype))
-    if filters not in ([], [h5py.h5z.FILTER_DEFLATE]) or chunks[1:] != dataset.shape[1:] or not as_stored:
+    if any_chunks:
+        if filters not in ([], [_DEFLATE], [_SHUFFLE, _DEFLATE]) or not as_stored:
+            raise ValueError(f"{name!r:.80}: expected chunks packed by gzip or not at all")
+        if chunks[0] * math.prod(dataset.shape[1:]) * int(dataset.dtype.itemsize) > _MAX_ROWS_BYTES:
+            raise ValueError(f"{name!r:.80} has chunks of {chunks}: too many rows to read at once")
+        return
+    if filters not in ([], [_DEFLATE]) or chunks[1:] != dataset.shape[1:] or not as_stored:
         raise ValueError(f"{name!r:.80}: expected whole rows in a chunk, packed by gzip or not at all")
+
+
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    layout = dataset.id.get_create_plist()
+    return [layout.get_filter(i)[0] for i in range(layout.get_nfilters())]
 
 
 class Rows:
@@ -128,14 +146,32 @@ class Rows:
             self._next = min(first + count, dataset.shape[0])
             rows: Array = dataset[first : self._next]
             return rows
-        offsets = (first,) + (0,) * (len(dataset.shape) - 1)
+        chunks = dataset.chunks
+        self._next = first + chunks[0]
+        starts = [range(0, size, step) for size, step in zip(dataset.shape[1:], chunks[1:], strict=True)]
+        if chunks[1:] == dataset.shape[1:]:
+            return self._chunk((first, *(0 for _ in starts)))[: dataset.shape[0] - first]
+        joined = np.empty((chunks[0], *dataset.shape[1:]), dataset.dtype)
+        for offsets in itertools.product(*starts):
+            place = tuple(slice(start, start + step) for start, step in zip(offsets, chunks[1:], strict=True))
+            part = joined[:, *place]  # less than a chunk at the far edges
+            part[...] = self._chunk((first, *offsets))[:, *(slice(size) for size in part.shape[1:])]
+        return joined[: dataset.shape[0] - first]
+
+    def _chunk(self, offsets: tuple[int, ...]) -> Array:
+        """The chunk that begins at ``offsets``."""
+        dataset = self._dataset
         mask, stored = dataset.id.read_direct_chunk(offsets, out=self._buffer)
         packed = dataset.compression is not None and not mask
         data = inflated(bytes(stored), self._chunk_bytes) if packed else bytes(stored)
         if len(data) != self._chunk_bytes:
             raise ValueError(f"{dataset.name!r:.80}: a chunk holds {len(data):,} of {self._chunk_bytes:,} bytes")
-        self._next = first + dataset.chunks[0]
-        return np.frombuffer(data, dataset.dtype).reshape(dataset.chunks)[: dataset.shape[0] - first]
+        if dataset.shuffle:
+            if mask:
+                raise ValueError(f"{dataset.name!r:.80}: a chunk is packed otherwise than the others")
+            data = np.frombuffer(data, np.uint8).reshape(dataset.dtype.itemsize, -1).T.tobytes()
+        array: Array = np.frombuffer(data, dataset.dtype).reshape(dataset.chunks)
+        return array
 
 
 def whole(dataset: h5py.Dataset) -> Array:

@@ -1,12 +1,16 @@
 """Files and packed bytes: regular files only, and never more bytes than expected."""
 
+import contextlib
 import errno
+import gzip
 import hashlib
 import io
 import os
 import stat
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 _READ_BYTES = 1 << 20  # 1 MiB
 _BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own blocks are
@@ -60,6 +64,20 @@ def read_file(path: Path, limit: int, *, links: bool = False) -> bytes:
     if len(data) > size:
         raise ValueError("it grows while it is read")
     return data
+
+
+@contextlib.contextmanager
+def open_unpacked(path: Path, *, links: bool = False) -> Iterator[BinaryIO]:
+    """A regular file's content as a stream, unpacked where it is gzipped; ``links`` as for ``open_file``.
+
+    What it unpacks to is not bounded: read as much as is expected.
+
+    Raises:
+        OSError: as ``open_file``; while it is read, also EOFError and zlib.error.
+    """
+    with open_file(path, links=links) as stream:
+        packed = stream.peek(2)[:2] == b"\x1f\x8b"
+        yield cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb")) if packed else stream
 
 
 def sha256_of(path: Path, size: int) -> str | None:

@@ -9,7 +9,7 @@ from synthgen.cli.app import app
 from synthgen.model.recipe import load_recipe
 from synthgen.sets.verification import verify
 
-COMMANDS = ["train", "export", "merge", "verify", "sign", "evaluate", "audit", "convert", "preview", "info"]
+COMMANDS = ["prepare", "train", "export", "merge", "verify", "sign", "evaluate", "audit", "convert", "preview", "info"]
 COMMANDS += ["account", "data", "doctor", "recipes"]
 
 
