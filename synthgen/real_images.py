@@ -18,6 +18,7 @@ from synthgen.errors import DataError
 from synthgen.fashion import Images, Labels
 from synthgen.files import publish
 from synthgen.formats.idx import IDX_PREFIX, idx_count, idx_header, read_idx_images, read_idx_labels
+from synthgen.preparation.record import expect_files, read_data_json
 from synthgen.subject import FASHION, Subject
 from synthgen.untrusted.files import inflated
 
@@ -72,12 +73,13 @@ def find_data(folder: Path | None = None, *, download: bool = True) -> Path:
         download: whether they may be downloaded.
 
     Raises:
-        DataError: the four files are in none of these places and cannot be downloaded.
+        DataError: the files are in none of these places and cannot be downloaded.
     """
     if folder is None and (named := os.environ.get("SYNTHGEN_DATA")):
         folder = Path(named)
+    names = list(OFFICIAL_SHA256)[: 2 if folder else 4]  # a user's own images may have no test split
     for candidate in [folder] if folder else [DEBIAN_FOLDER, _keras_cache()]:
-        if all(_idx_path(candidate, name) for name in OFFICIAL_SHA256):
+        if all(_idx_path(candidate, name) for name in names):
             return candidate
     if folder:
         raise DataError(
@@ -95,12 +97,18 @@ def load_real_images(split: str, folder: Path | None = None, *, official: bool =
     Args:
         split: ``train`` (60,000) or ``test`` (10,000).
         folder: where the four files are; by default see ``find_data``.
-        official: refuse anything but the official content.
+        official: refuse anything but the official content, or what ``synthgen prepare`` has described.
 
     Raises:
         DataError: the files are missing, malformed or (``official``) not the official ones.
     """
     folder = find_data(folder)
+    preparation = read_data_json(folder)
+    if preparation is not None:
+        official = False
+        expect_files(folder, preparation)
+        if not preparation.counts[split]:
+            raise DataError(f"{folder}: has no {split} split; run synthgen prepare anew, with --test or --test-share")
     prefix = IDX_PREFIX[split]
     names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
     paths = [_require(folder, name) for name in names]
@@ -116,7 +124,8 @@ def load_real_images(split: str, folder: Path | None = None, *, official: bool =
     )
     if official and not known:
         raise _not_official(folder, split)
-    return RealImages.of(images, labels, subject=FASHION if known else _unnamed(labels), official=known)
+    subject = _unnamed(labels) if preparation is None else preparation.subject
+    return RealImages.of(images, labels, subject=FASHION if known else subject, official=known)
 
 
 def _unnamed(labels: Labels) -> Subject:

@@ -26,17 +26,13 @@ def in_order(converted: Converted) -> tuple[Converted, int]:
 
 
 def set_aside(converted: Converted, share: float, seed: int) -> tuple[Converted, Converted]:
-    """Part images that are in their order into training and test images.
+    """Part images that are in their order into training and test images; both parts stay in their order.
 
-    Of each class of n images, ``share`` · n become test images, rounded, but at least one: those for which the SHA-256
-    of seed, label and pixels is smallest. Both parts stay in their order.
+    Of each class about ``share`` become test images: those for which the SHA-256 of seed, label and pixels is below that
+    share of the largest one. So an image's split is decided by itself alone. To take a fixed number of each class would
+    let one private image more or less move another one into the training split.
     """
-    is_test = np.zeros(len(converted), bool)
-    rank = np.argsort(_sorted(_digests(converted, str(seed).encode())))
-    for label in np.unique(converted.labels):
-        members = np.flatnonzero(converted.labels == label)
-        count = max(1, int(share * len(members) + 0.5))
-        is_test[members[np.argsort(rank[members])[:count]]] = True
+    is_test = _digests(converted, str(seed).encode())[:, 0] < np.uint64(share * 2.0**64)
     return _taken(converted, np.flatnonzero(~is_test)), _taken(converted, np.flatnonzero(is_test))
 
 

@@ -248,7 +248,7 @@ def _splits(
         )
     if share:
         train, test = set_aside(train, share, seed)
-        return {"train": train, "test": test}
+        return {"train": train, "test": test} if len(test) else {"train": train}
     if len(converted) > 1:
         return {"train": train, "test": in_order(converted[1])[0]}
     return {"train": train}

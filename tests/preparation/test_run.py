@@ -86,21 +86,32 @@ class TestSameImages:
 
 
 class TestTestImages:
-    def test_a_share_of_each_class_is_set_aside(self, tmp_path):
-        labels = np.repeat(np.arange(4), [150, 55, 20, 25]).astype(np.uint8)
-        source = write_npz(tmp_path / "x.npz", images_of(250), labels)
+    def test_about_a_share_of_each_class_is_set_aside(self, tmp_path):
+        labels = np.repeat(np.arange(2), [1_500, 500]).astype(np.uint8)
+        source = write_npz(tmp_path / "x.npz", images_of(2_000), labels)
         by_seed = {}
         for seed in (0, 1):
             made = prepare(source, tmp_path / f"out-{seed}", seed=seed, workers=1)
-            assert made.counts == {"train": (135, 49, 18, 22), "test": (15, 6, 2, 3)}
+            assert 100 < made.counts["test"][0] < 200
+            assert 20 < made.counts["test"][1] < 80
+            assert np.add(*map(np.array, made.counts.values())).tolist() == [1_500, 500]
             assert made.treatment.test_share == 0.1
             assert made.treatment.seed == seed
             by_seed[seed] = {image.tobytes() for image in prepared(tmp_path / f"out-{seed}", "t10k")[0]}
-            assert len(by_seed[seed] | {image.tobytes() for image in prepared(tmp_path / f"out-{seed}")[0]}) == 250
-        assert len(by_seed[0] & by_seed[1]) < 10
+            assert len(by_seed[seed] | {image.tobytes() for image in prepared(tmp_path / f"out-{seed}")[0]}) == 2_000
+        assert len(by_seed[0] & by_seed[1]) < 60
 
-    def test_even_a_small_share_leaves_no_class_without(self, tmp_path, source):
-        assert min(prepare(source, tmp_path / "out", test_share=0.001, workers=1).counts["test"]) == 1
+    def test_an_image_moves_no_other_to_another_split(self, tmp_path):
+        images, labels = images_of(300), np.repeat(np.arange(3), 100).astype(np.uint8)
+        parts = {}
+        for left_out in (None, 0, 150):
+            kept = np.arange(300) != left_out
+            source = write_npz(tmp_path / f"{left_out}.npz", images[kept], labels[kept])
+            prepare(source, tmp_path / f"out-{left_out}", workers=1)
+            parts[left_out] = {image.tobytes() for image in prepared(tmp_path / f"out-{left_out}", "t10k")[0]}
+        for left_out in (0, 150):
+            assert parts[None] - parts[left_out] <= {images[left_out].tobytes()}
+            assert not parts[left_out] - parts[None]
 
     def test_none_are_set_aside_when_told_so(self, tmp_path, source):
         made = prepare(source, tmp_path / "out", test_share=0, workers=1)
