@@ -7,7 +7,7 @@ from typing import Any
 from synthgen.audit.canaries import MAX_DECODED_CANARIES, pattern_canaries
 from synthgen.audit.one_run import MIN_CANARIES, Auditable, OneRunAudit, one_run_audit
 from synthgen.errors import UsageError
-from synthgen.model.recipe import Recipe, StatisticsRecipe
+from synthgen.model.recipe import PrivateAdversarialRecipe, Recipe, StatisticsRecipe
 from synthgen.workers import StageProgress
 
 DEFAULT_CANARIES = 1_000
@@ -79,6 +79,11 @@ def audit_training(
         UsageError: the recipe is not private, its method has no audit, or a number is out of range.
         DataError: the real images are missing or not the official ones.
     """
+    if isinstance(recipe, PrivateAdversarialRecipe):
+        raise UsageError(
+            f"recipe '{recipe.name}' has a guarantee, by DP-SGD of its discriminator, whose training this audit does "
+            "not run; audit the recipe private, or a checkpoint for what its images betray"
+        )
     if not isinstance(recipe, StatisticsRecipe):
         raise UsageError(
             f"recipe '{recipe.name}' trains without a guarantee that could be audited; audit a private recipe, or a "

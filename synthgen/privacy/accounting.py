@@ -105,7 +105,7 @@ def epsilon_of(mechanisms: Sequence[Mechanism], delta: float, accountant: str = 
     if not mechanisms:
         return 0.0
     bound = _epsilon_rdp(mechanisms, delta)
-    if accountant == "rdp" or bound > MAX_EPSILON or _is_vast(mechanisms):
+    if accountant == "rdp" or bound > MAX_EPSILON or is_vast(mechanisms):
         return bound
     return _epsilon_pld(mechanisms, delta)
 
@@ -177,9 +177,19 @@ def loss_distribution(mechanisms: tuple[Mechanism, ...]) -> Any | None:
     import dp_accounting
     from dp_accounting import pld
 
-    if _is_vast(mechanisms):
+    if is_vast(mechanisms):
         return None
     return _composed(pld.PLDAccountant(dp_accounting.NeighboringRelation.REPLACE_SPECIAL), mechanisms)
+
+
+def is_vast(mechanisms: Sequence[Mechanism]) -> bool:
+    """Whether loss distributions would take more than seconds: dozens of mechanisms, or hardly any noise.
+
+    RDP's bound is the price then, and is called so.
+    """
+    steps = [each.steps if each.sampling_probability == 1 else 1 for each in mechanisms]  # where sampled: a single step
+    signals = [math.sqrt(count) / each.noise_multiplier for count, each in zip(steps, mechanisms, strict=True)]
+    return sum(map(largest_loss, signals)) > _MAX_LOSS
 
 
 def largest_loss(signal: float) -> float:
@@ -228,13 +238,6 @@ def _composed(accountant: Any, mechanisms: Sequence[Mechanism]) -> Any:
                 event = dp_accounting.PoissonSampledDpEvent(mechanism.sampling_probability, event)
             accountant.compose(dp_accounting.SelfComposedDpEvent(event, mechanism.steps))
     return accountant
-
-
-def _is_vast(mechanisms: Sequence[Mechanism]) -> bool:
-    """Whether loss distributions would take more than seconds: dozens of mechanisms, or hardly any noise."""
-    steps = [each.steps if each.sampling_probability == 1 else 1 for each in mechanisms]  # where sampled: a single step
-    signals = [math.sqrt(count) / each.noise_multiplier for count, each in zip(steps, mechanisms, strict=True)]
-    return sum(map(largest_loss, signals)) > _MAX_LOSS
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:

@@ -5,6 +5,7 @@ import re
 
 # What every private run of this package does.
 ACCOUNTANT = "privacy loss distributions (PLD), dp-accounting"
+ACCOUNTANT_RDP = "Rényi differential privacy (RDP), dp-accounting"  # where loss distributions would be vast
 UNIT = "one image with its label"
 NEIGHBOURING = "zero-out: the image and its label replaced by an empty record"
 SAMPLING = "Poisson: at each step every image takes part independently, with the mechanism's sampling_probability"
@@ -28,15 +29,14 @@ NO_GUARANTEE = (
 FIXED = {
     "unit": UNIT,
     "neighbouring": NEIGHBOURING,
-    "accountant": ACCOUNTANT,
     "sampling_assumed": SAMPLING,
     "sampling_run": SAMPLING,
     "not_charged": NOT_CHARGED,
 }
 _NOISE = {"exact_noise": EXACT_NOISE, "floating_point": FLOATING_POINT}  # one of the two
 # As 0.1.0 and 0.2.0 word it. To a mechanism the two are the same, and so are the numbers: see ``privacy.accounting``.
-_EARLIER = {"neighbouring": ("add or remove one",)}
-_PROOF_KEYS = {*FIXED, "epsilon", "delta", "epsilon_rdp", "accountant_version", "mechanisms", "public"}
+_EARLIER = {"neighbouring": ("add or remove one",)}  # and every accountant was called PLD
+_PROOF_KEYS = {*FIXED, "accountant", "epsilon", "delta", "epsilon_rdp", "accountant_version", "mechanisms", "public"}
 _RUN_KEYS = {"run", "release_sha256"}  # absent in statements of 0.1.0 and 0.2.0, as is "curve"
 
 # Which images a generator was trained on, as this version and 0.1.0 and 0.2.0 word it.
@@ -69,15 +69,16 @@ def are_proof_keys(found: set[str]) -> bool:
     return found - {"curve"} in known
 
 
-def fixed_words(exact_noise: bool) -> dict[str, str]:
-    """What does not depend on the run but for its noise: key → words."""
+def fixed_words(exact_noise: bool, by_rdp: bool) -> dict[str, str]:
+    """What does not depend on the run but for its noise, and for which accountant priced it: key → words."""
     key = "exact_noise" if exact_noise else "floating_point"
-    return {**FIXED, key: _NOISE[key]}
+    accountant = ACCOUNTANT_RDP if by_rdp else ACCOUNTANT
+    return {**FIXED, "accountant": accountant, key: _NOISE[key]}
 
 
-def are_fixed_words(key: str, words: object, exact_noise: bool) -> bool:
-    """Whether these are the words for ``key``, today's or those of an earlier version."""
-    return words == fixed_words(exact_noise)[key] or words in _EARLIER.get(key, ())
+def are_earlier_words(key: str, words: object, *, before_runs: bool) -> bool:
+    """Whether an earlier version had these words for ``key``; ``before_runs``: in a statement that names no run."""
+    return words in _EARLIER.get(key, ()) or (before_runs and key == "accountant" and words == ACCOUNTANT)
 
 
 def sentences(epsilon: float, delta: float) -> tuple[str, ...]:
