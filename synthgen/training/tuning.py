@@ -14,20 +14,23 @@ one run with the best score is published; of K and of all other runs nothing is.
    or while scoring, or in a look that is not taken again, the run in question is lost: it counts as one of the K, with
    the worst score. No run is begun twice. An older state that is put back does not have the count, and is refused.
 4. A run whose figures are no numbers any more has the worst score, too, and ends nothing.
-5. Shown are the plan, and at the end the best run with its score. No bar, no stage, no summary: how far a run is would
-   tell when the next one begins. Whoever waits learns how long it took, and so about how many runs there were; who must
-   not know of the images must not know of that. The files' times are all those of the end.
+5. Shown are the plan, and at the end the best run with its score. No bar, no stage, no summary, no warning: how far a
+   run is would tell when the next one begins. Whoever waits learns how long it took, and so about how many runs there
+   were; who must not know of the images must not know of that. The files' times are all those of the end.
 6. The folder of a run that is not the best is deleted at once. The best one's files become those of the folder.
 
 While it is under way, the folder holds the number of runs that are left and the best so far: give it to nobody. A copy
 of the whole folder that goes on by itself is a second tuning, which nothing in the folder can tell.
 """
 
+import logging
 import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,8 +234,9 @@ class _Tuning:
         self, on_step: OnStep, on_stage: StageProgress, on_summary: OnSummary, should_stop: Callable[[], bool]
     ) -> Checkpoint:
         """Run all runs and keep the best; ``on_step`` and ``on_stage`` are never called."""
-        while self.progress.done < len(self.progress.drawn):
-            self._run_next(should_stop)
+        with _silence():
+            while self.progress.done < len(self.progress.drawn):
+                self._run_next(should_stop)
         best, plan = self.progress.best, self._plan
         if best is None:
             raise TrainingError(f"{self._out}: no run came to its end; tune anew in another --out, with other settings")
@@ -298,6 +302,20 @@ class _Tuning:
 
     def _folder(self, slot: int) -> Path:
         return self._out / _FOLDER / SLOTS[slot]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No warning, as of a number that is none or of a graph traced too often: the number of runs could be read off."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _trained(plan: PrivatePlan, folder: Path, is_taken_up: bool, should_stop: Callable[[], bool]) -> Checkpoint | None:
