@@ -18,7 +18,7 @@ from synthgen.real_images import RealImages
 
 _GENERATED_IMAGES = 20_000
 _BATCH = 1_000  # real images at a time, always so many, each in its place: its class depends on no other
-_NOISE_IMAGES = 20.0
+_LEAST_NOISE, _NOISE_AT_EPSILON_1 = 20.0, 60.0  # images
 
 
 def score_noise(epsilon: float) -> float:
@@ -26,7 +26,7 @@ def score_noise(epsilon: float) -> float:
 
     It is so large that the score costs a fiftieth of the budget at most.
     """
-    return _NOISE_IMAGES / min(1.0, epsilon)
+    return max(_LEAST_NOISE, _NOISE_AT_EPSILON_1 / epsilon)
 
 
 def noisy_score(checkpoint: Checkpoint, data: RealImages, noise_multiplier: float, seed: int) -> float:

@@ -1,6 +1,9 @@
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,6 +126,16 @@ def test_a_tuned_statement_says_so_by_rdp_and_survives_json(tuned):
     assert facts["selection"].startswith("the best of a random number of runs, 10 on average")
     assert facts["curve"] == "left out: RDP accounting gives none"
     assert tuned.proof.epsilon == pytest.approx(tuned.proof.ledger.epsilon(1e-5), abs=1e-4)
+
+
+def test_the_check_in_the_documentation_finds_the_same_epsilon(tuned, tmp_path):
+    text = (Path(__file__).parents[2] / "docs/privacy.md").read_text("utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "manifest.json").write_text(json.dumps({"privacy": tuned.to_dict()}))
+    command = [sys.executable, "-c", code, str(tmp_path / "manifest.json")]
+    words = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert words[::2] == ["claimed", "computed"]
+    assert 0 <= float(words[1]) - float(words[3]) < 2e-4
 
 
 def without_selection(document):

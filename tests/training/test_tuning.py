@@ -101,7 +101,7 @@ def acted(chosen, monkeypatch):
 
 
 def test_the_whole_budget_pays_for_the_choice(planned):
-    assert planned.run.selection == planned.selection == Selection(mean=3, score_noise_multiplier=20.0)
+    assert planned.run.selection == planned.selection == Selection(mean=3, score_noise_multiplier=30.0)
     alone = epsilon_of(planned.mechanisms, 1e-5)
     single = plan("private", overrides=TINY, data=DATA)
     assert alone < 1.2 < 1.99 < epsilon_of(single.mechanisms, 1e-5) <= 2
@@ -112,7 +112,7 @@ def test_the_whole_budget_pays_for_the_choice(planned):
 
 def test_a_small_budget_has_a_quieter_score():
     planned = plan("private", overrides=TINY, epsilon=0.2, data=DATA, tune=3, grid=GRID)
-    assert planned.selection.score_noise_multiplier == 100.0
+    assert planned.selection.score_noise_multiplier == 300.0
 
 
 def test_dry_run_says_what_a_run_and_what_the_choice_costs(tmp_path):
