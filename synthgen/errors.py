@@ -56,6 +56,10 @@ class TrainingError(SynthgenError):
     """Training cannot continue; the last good checkpoint is kept."""
 
 
+class Diverged(TrainingError):
+    """The figures are no numbers any more: other settings are needed."""
+
+
 class Interrupted(TrainingError):
     """Training stopped on request; its state is saved and can be resumed."""
 

@@ -37,7 +37,7 @@ class Canaries:
         return len(self.images)
 
 
-def pattern_canaries(count: int, seed: int = 0) -> Canaries:
+def pattern_canaries(count: int, seed: int = 0, classes: int = NUM_CLASSES) -> Canaries:
     """Random black-and-white squares, the classes in turn: unlike any garment, and unlike each other.
 
     A canary's pixels are public, so a seed may decide them; only its inclusion is secret.
@@ -46,7 +46,7 @@ def pattern_canaries(count: int, seed: int = 0) -> Canaries:
     side = IMAGE_SIDE // _PATCH
     squares = rng.integers(0, 2, (count, side, side), np.uint8) * np.uint8(255)
     images = squares.repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)
-    return Canaries(images=images, labels=(np.arange(count) % NUM_CLASSES).astype(np.uint8))
+    return Canaries(images=images, labels=(np.arange(count) % classes).astype(np.uint8))
 
 
 class Evidence:

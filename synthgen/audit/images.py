@@ -121,7 +121,7 @@ def audit_images(
     privacy.expect_proven()
     proof = privacy.proof
     epsilon = None if proof is None else proof.ledger.epsilon(proof.delta)  # anew, even where its value is well known
-    bound = None if proof is None else largest_true_positive_rate(proof.ledger.mechanisms, proof.delta)
+    bound = None if proof is None else largest_true_positive_rate(proof.ledger.charges, proof.delta)
     return ImagesAudit(
         subject=f"{len(images):,} images {words}",
         checkpoint_sha256=sha256,

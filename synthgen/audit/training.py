@@ -121,7 +121,7 @@ def _first_look(
     mechanism = LookAudit(
         images=plan.data.images,
         labels=plan.data.labels,
-        planted=pattern_canaries(canaries),
+        planted=pattern_canaries(canaries, classes=plan.recipe.classes),
         plan=plan.look,
         progress=progress,
     )

@@ -39,6 +39,18 @@ def train(
             "and --set: no image is used, and no budget spent.",
         ),
     ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Choose among settings privately: keep the best of a random number of runs, N on average. The budget "
+            "pays for all of it; nothing of the other runs is kept or shown.",
+        ),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,VALUE,…", help="With --tune: what to choose among; repeat it for more keys."),
+    ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
@@ -70,7 +82,7 @@ def train(
     if replicas is not None and strategy is None:
         raise UsageError(f"--replicas {replicas}: goes with --strategy mirrored")
     shared = choose_strategy(strategy, replicas) if strategy is not None else None
-    begun = resume and recipe is None and release is None and not set_
+    begun = resume and recipe is None and release is None and not set_ and tune is None and not grid
     if begun:
         out = out or Path("runs") / DEFAULT_RECIPE
     planned = plan(
@@ -84,6 +96,8 @@ def train(
         resume=out if begun else None,
         strategy=shared,
         spend_log=spend_log,
+        tune=tune,
+        grid=grid or [],
     )
     chosen = planned.recipe
     out = out or Path("runs") / (chosen.name if release is None else f"{chosen.name}-anew")
@@ -92,8 +106,10 @@ def train(
         _say_plan(planned, out)
     if dry_run:
         return
+    if planned.is_silent:
+        say("at work, without a word until the best run is chosen; Ctrl-C saves everything")
     with (
-        progress_bar(planned.total_steps, "batch", quiet) as bar,
+        progress_bar(planned.total_steps, "batch", quiet or planned.is_silent) as bar,
         stage_bar() as on_stage,
         stop_signals(_say_stopping) as stopped,
     ):

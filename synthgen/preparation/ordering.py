@@ -28,9 +28,9 @@ def in_order(converted: Converted) -> tuple[Converted, int]:
 def set_aside(converted: Converted, share: float, seed: int) -> tuple[Converted, Converted]:
     """Part images that are in their order into training and test images; both parts stay in their order.
 
-    Of each class about ``share`` become test images: those for which the SHA-256 of seed, label and pixels is below that
-    share of the largest one. So an image's split is decided by itself alone. To take a fixed number of each class would
-    let one private image more or less move another one into the training split.
+    Of each class about ``share`` become test images: those for which the SHA-256 of seed, label and pixels is below
+    that share of the largest one. So an image's split is decided by itself alone. To take a fixed number of each class
+    would let one private image more or less move another one into the training split.
     """
     is_test = _digests(converted, str(seed).encode())[:, 0] < np.uint64(share * 2.0**64)
     return _taken(converted, np.flatnonzero(~is_test)), _taken(converted, np.flatnonzero(is_test))

@@ -12,6 +12,7 @@ __all__ = [
     "mechanisms",
     "normal",
     "per_example",
+    "selection",
     "spend_log",
     "statement",
 ]

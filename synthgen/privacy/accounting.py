@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthgen.errors import PrivacyError
+from synthgen.privacy.selection import Selection
 
 MIN_EPSILON, MAX_EPSILON = 0.01, 50.0  # beyond 50 a guarantee says nothing, and its loss distribution is huge
 MIN_DELTA, MAX_DELTA = 1e-12, 1e-3
@@ -69,6 +70,17 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
+class Selected:
+    """The best of a random number of runs, each of which charges all ``mechanisms`` and the selection's score."""
+
+    mechanisms: tuple[Mechanism, ...]
+    selection: Selection
+
+
+Charge = Mechanism | Selected
+
+
+@dataclass(frozen=True)
 class Budget:
     """The largest privacy loss that a run may cause: all its looks at the real images together.
 
@@ -90,14 +102,15 @@ class Budget:
             object.__setattr__(self, field.name, value)
 
 
-def epsilon_of(mechanisms: Sequence[Mechanism], delta: float, accountant: str = "pld") -> float:
+def epsilon_of(mechanisms: Sequence[Charge], delta: float, accountant: str = "pld") -> float:
     """The epsilon, at ``delta``, of running all ``mechanisms`` on the same data: an upper bound.
 
     Args:
-        mechanisms: Gaussian mechanisms; an empty sequence costs nothing.
+        mechanisms: Gaussian mechanisms, and selections of the best of several runs; an empty sequence costs nothing.
         delta: 1e-12 to 0.001.
         accountant: ``pld`` or ``rdp``. RDP's bound is returned for PLD's where it is above 50 or where the loss
             distributions would be vast (dozens of mechanisms, or hardly any noise): no ledger takes more than seconds.
+            It is also the only one for a selection.
 
     Raises:
         PrivacyError: delta or the accountant's name is out of range.
@@ -108,12 +121,12 @@ def epsilon_of(mechanisms: Sequence[Mechanism], delta: float, accountant: str = 
     if not mechanisms:
         return 0.0
     bound = _epsilon_rdp(mechanisms, delta)
-    if accountant == "rdp" or bound > MAX_EPSILON or _is_vast(mechanisms):
+    if accountant == "rdp" or bound > MAX_EPSILON or is_priced_by_rdp(mechanisms):
         return bound
     return _epsilon_pld(mechanisms, delta)
 
 
-def calibrated(mechanisms: Callable[[float], Sequence[Mechanism]], budget: Budget) -> float:
+def calibrated(mechanisms: Callable[[float], Sequence[Charge]], budget: Budget) -> float:
     """The smallest noise scale s with ``epsilon_of(mechanisms(s), budget.delta) <= budget.epsilon``.
 
     At most 0.1 % of the budget's epsilon is left unspent.
@@ -175,14 +188,28 @@ def _solve(price: Callable[[float], float], epsilon: float, *, start: float, tol
 
 
 @functools.lru_cache(maxsize=2)  # megabytes each; one serves epsilon at every delta, and the whole curve
-def loss_distribution(mechanisms: tuple[Mechanism, ...]) -> Any | None:
-    """The accountant of ``dp-accounting`` that has composed all ``mechanisms``; None where it would be vast."""
+def loss_distribution(mechanisms: tuple[Charge, ...]) -> Any | None:
+    """The accountant of ``dp-accounting`` that has composed all ``mechanisms``; None where RDP prices them."""
     import dp_accounting
     from dp_accounting import pld
 
-    if _is_vast(mechanisms):
+    if is_priced_by_rdp(mechanisms):
         return None
     return _composed(pld.PLDAccountant(dp_accounting.NeighboringRelation.REPLACE_SPECIAL), mechanisms)
+
+
+def is_priced_by_rdp(charges: Sequence[Charge]) -> bool:
+    """Whether RDP's bound is the price, and is called so.
+
+    Loss distributions of dozens of mechanisms, or of hardly any noise, would take more than seconds; and for a
+    selection no theorem gives one.
+    """
+    mechanisms = [each for each in charges if isinstance(each, Mechanism)]
+    if len(mechanisms) < len(charges):
+        return True
+    steps = [each.steps if each.sampling_probability == 1 else 1 for each in mechanisms]  # where sampled: a single step
+    signals = [math.sqrt(count) / each.noise_multiplier for count, each in zip(steps, mechanisms, strict=True)]
+    return sum(map(largest_loss, signals)) > _MAX_LOSS
 
 
 def largest_loss(signal: float) -> float:
@@ -206,12 +233,12 @@ def quiet_accountant() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _epsilon_pld(mechanisms: Sequence[Mechanism], delta: float) -> float:
+def _epsilon_pld(mechanisms: Sequence[Charge], delta: float) -> float:
     losses = loss_distribution(tuple(mechanisms))
     return math.inf if losses is None else float(losses.get_epsilon(delta))
 
 
-def _epsilon_rdp(mechanisms: Sequence[Mechanism], delta: float) -> float:
+def _epsilon_rdp(mechanisms: Sequence[Charge], delta: float) -> float:
     import dp_accounting
     from dp_accounting import rdp
 
@@ -220,24 +247,25 @@ def _epsilon_rdp(mechanisms: Sequence[Mechanism], delta: float) -> float:
         return float(_composed(rdp.RdpAccountant(neighboring_relation=relation), mechanisms).get_epsilon(delta))
 
 
-def _composed(accountant: Any, mechanisms: Sequence[Mechanism]) -> Any:
+def _composed(accountant: Any, mechanisms: Sequence[Charge]) -> Any:
     """One of the library's accountants, with all mechanisms."""
-    import dp_accounting
-
     with quiet_accountant():
         for mechanism in mechanisms:
-            event: Any = dp_accounting.GaussianDpEvent(mechanism.noise_multiplier)
-            if mechanism.sampling_probability < 1:
-                event = dp_accounting.PoissonSampledDpEvent(mechanism.sampling_probability, event)
-            accountant.compose(dp_accounting.SelfComposedDpEvent(event, mechanism.steps))
+            accountant.compose(_event(mechanism))
     return accountant
 
 
-def _is_vast(mechanisms: Sequence[Mechanism]) -> bool:
-    """Whether loss distributions would take more than seconds: dozens of mechanisms, or hardly any noise."""
-    steps = [each.steps if each.sampling_probability == 1 else 1 for each in mechanisms]  # where sampled: a single step
-    signals = [math.sqrt(count) / each.noise_multiplier for count, each in zip(steps, mechanisms, strict=True)]
-    return sum(map(largest_loss, signals)) > _MAX_LOSS
+def _event(charge: Charge) -> Any:
+    """A mechanism with all its steps, or a whole selection, as the library has it."""
+    import dp_accounting
+
+    if isinstance(charge, Selected):
+        run = dp_accounting.ComposedDpEvent([_event(mechanism) for mechanism in charge.mechanisms])
+        return charge.selection.event(run)
+    event: Any = dp_accounting.GaussianDpEvent(charge.noise_multiplier)
+    if charge.sampling_probability < 1:
+        event = dp_accounting.PoissonSampledDpEvent(charge.sampling_probability, event)
+    return dp_accounting.SelfComposedDpEvent(event, charge.steps)
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:

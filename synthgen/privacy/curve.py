@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.privacy.accounting import Mechanism, epsilon_of, largest_loss, loss_distribution, quiet_accountant
+from synthgen.privacy.accounting import Charge, Mechanism, epsilon_of, largest_loss, loss_distribution, quiet_accountant
 
 DELTAS = (1e-9, 1e-7, 1e-5, 1e-3)
 GROUPS = (2, 3)
@@ -134,15 +134,16 @@ def gain_in_words(true_positive_rate: float) -> str:
     )
 
 
-def curve_of(mechanisms: Sequence[Mechanism], delta: float) -> Curve | None:
-    """All numbers of a ledger, not rounded; None where its loss distribution would be vast (see ``epsilon_of``).
+def curve_of(charges: Sequence[Charge], delta: float) -> Curve | None:
+    """All numbers of a ledger, not rounded; None where RDP prices it (see ``accounting.is_priced_by_rdp``).
 
     Args:
-        mechanisms: what was run on the same images; not empty.
+        charges: what was run on the same images; not empty.
         delta: for the groups.
     """
-    if (losses := loss_distribution(tuple(mechanisms))) is None:
+    if (losses := loss_distribution(tuple(charges))) is None:
         return None
+    mechanisms = [each for each in charges if isinstance(each, Mechanism)]  # all: a selection has no distribution
     epsilons, deltas = _profile(losses)
     return Curve(
         epsilons=tuple(float(losses.get_epsilon(at)) for at in DELTAS),
@@ -152,11 +153,11 @@ def curve_of(mechanisms: Sequence[Mechanism], delta: float) -> Curve | None:
     )
 
 
-def largest_true_positive_rate(mechanisms: Sequence[Mechanism], delta: float) -> float:
+def largest_true_positive_rate(charges: Sequence[Charge], delta: float) -> float:
     """``Curve.true_positive_rate``, not rounded; by epsilon at ``delta`` alone where there is no curve."""
-    if (losses := loss_distribution(tuple(mechanisms))) is not None:
+    if (losses := loss_distribution(tuple(charges))) is not None:
         return _true_positive_rate(*_profile(losses))
-    epsilon = min(epsilon_of(mechanisms, delta), 700.0)  # beyond, exp would overflow
+    epsilon = min(epsilon_of(charges, delta), 700.0)  # beyond, exp would overflow
     return _true_positive_rate(np.array([epsilon]), np.array([delta]))
 
 

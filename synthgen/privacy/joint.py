@@ -1,7 +1,8 @@
 """The joint guarantee of several releases of the same images: the ledgers of different runs, composed.
 
 Whoever has two private releases has seen the mechanisms of both runs. Their privacy loss distributions compose as those
-of one run do, which is far less than the sum of two epsilons (Koskela, Jälkö & Honkela 2020). Where it is not known
+of one run do, which is far less than the sum of two epsilons (Koskela, Jälkö & Honkela 2020). Where one of them was
+chosen among several, their Rényi divergences compose instead. Where it is not known
 whether two claims are of one run, or of the same images, the larger guarantee is not assumed.
 """
 
@@ -112,8 +113,8 @@ def _joint(images: str, held: Sequence[Held], delta: float) -> Joint:
     counted = [longest for of_one in runs.values() for longest in _longest(of_one)]
     names = [name for name, _ in counted]
     protected = [each.name for each in held if each.statement.protects]
-    mechanisms = [mechanism for _, proof in counted for mechanism in proof.ledger]
-    epsilon = epsilon_of(mechanisms, delta) if mechanisms else None
+    charges = [charge for _, proof in counted for charge in proof.ledger.charges]
+    epsilon = epsilon_of(charges, delta) if charges else None
     return Joint(
         images=images,
         unprotected=tuple(each.name for each in held if not each.statement.protects),
@@ -121,7 +122,7 @@ def _joint(images: str, held: Sequence[Held], delta: float) -> Joint:
         included=tuple(name for name in protected if name not in names),
         delta=delta,
         epsilon=None if epsilon is None else rounded_up(epsilon),
-        true_positive_rate=None if epsilon is None else rounded_up(largest_true_positive_rate(mechanisms, delta)),
+        true_positive_rate=None if epsilon is None else rounded_up(largest_true_positive_rate(charges, delta)),
     )
 
 
@@ -137,6 +138,8 @@ def _longest(of_one_run: Sequence[tuple[str, PrivacyProof]]) -> list[tuple[str, 
 def _includes(longer: PrivacyProof, shorter: PrivacyProof) -> bool:
     """Whether all that ``shorter`` released is among what ``longer`` did, if both are of one run."""
     steps, needed = _steps(longer), _steps(shorter)
+    if longer.ledger.selection != shorter.ledger.selection:
+        return False
     if steps == needed and None not in (longer.release_sha256, shorter.release_sha256):
         return longer.release_sha256 == shorter.release_sha256  # else the same mechanisms ran twice
     return all(steps.get(mechanism, 0) >= count for mechanism, count in needed.items())

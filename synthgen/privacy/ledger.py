@@ -14,7 +14,8 @@ from typing import Any
 
 from synthgen.errors import PrivacyError
 from synthgen.files import NoLocksError, exclusive_lock, sha256_of_json, write_json
-from synthgen.privacy.accounting import MAX_STEPS, Budget, Mechanism, epsilon_of
+from synthgen.privacy.accounting import MAX_STEPS, Budget, Charge, Mechanism, Selected, epsilon_of
+from synthgen.privacy.selection import Selection
 from synthgen.untrusted.files import read_file
 from synthgen.untrusted.text import parse_json
 
@@ -30,11 +31,16 @@ _OWN_KEYS = "run", "releases", "resumed"
 class Ledger:
     """Mechanisms that were run on the same data, in order.
 
+    Attributes:
+        mechanisms: of one run.
+        selection: where this run was the best of a random number of such runs, how it was chosen.
+
     Raises:
         PrivacyError: more than 32 different mechanisms or more than a million steps.
     """
 
     mechanisms: tuple[Mechanism, ...] = field(default=())
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         if len(self.mechanisms) > MAX_MECHANISMS:
@@ -49,32 +55,39 @@ class Ledger:
     def __len__(self) -> int:
         return len(self.mechanisms)
 
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """What is priced: the mechanisms, or the selection among runs of them."""
+        if self.selection is None or not self.mechanisms:
+            return self.mechanisms
+        return (Selected(self.mechanisms, self.selection),)
+
     def charged(self, mechanism: Mechanism) -> "Ledger":
         """This ledger and one more mechanism; one of the same name and parameters gains its steps instead."""
         mechanisms = list(self.mechanisms)
         for i, known in enumerate(mechanisms):
             if replace(known, steps=1) == replace(mechanism, steps=1):
                 mechanisms[i] = replace(known, steps=known.steps + mechanism.steps)
-                return Ledger(tuple(mechanisms))
-        return Ledger((*mechanisms, mechanism))
+                return replace(self, mechanisms=tuple(mechanisms))
+        return replace(self, mechanisms=(*mechanisms, mechanism))
 
     def covers(self, earlier: "Ledger") -> bool:
         """Whether this may be what became of an earlier ledger: all of it stands here, in its place."""
         pairs = zip(self.mechanisms, earlier.mechanisms, strict=False)
         kept = all(ours.steps >= theirs.steps and replace(ours, steps=theirs.steps) == theirs for ours, theirs in pairs)
-        return kept and len(self) >= len(earlier)
+        return kept and len(self) >= len(earlier) and self.selection == earlier.selection
 
     def epsilon(self, delta: float, accountant: str = "pld") -> float:
-        """What all mechanisms together cost at ``delta``: see ``epsilon_of``."""
-        return epsilon_of(self.mechanisms, delta, accountant)
+        """What all of it together costs at ``delta``: see ``epsilon_of``."""
+        return epsilon_of(self.charges, delta, accountant)
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Plain JSON-ready values."""
+        """The mechanisms as plain JSON-ready values."""
         return [asdict(mechanism) for mechanism in self.mechanisms]
 
     @classmethod
-    def from_list(cls, document: Any) -> "Ledger":
-        """Read a ledger back from JSON that may come from anyone.
+    def from_list(cls, document: Any, selection: Any = None) -> "Ledger":
+        """Read a ledger back from JSON that may come from anyone; ``selection``: as JSON, too, where there is one.
 
         Raises:
             PrivacyError: a value is impossible, or the form is another.
@@ -84,7 +97,8 @@ class Ledger:
         keys = {field.name for field in fields(Mechanism)}
         if not all(isinstance(entry, dict) and set(entry) == keys for entry in document):
             raise PrivacyError(f"a mechanism of the ledger lacks one of {', '.join(sorted(keys))}, or has others")
-        return cls(tuple(Mechanism(**entry) for entry in document))
+        chosen = None if selection is None else Selection.from_dict(selection)
+        return cls(tuple(Mechanism(**entry) for entry in document), chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +134,9 @@ class LedgerRecord:
         spent = {"budget": asdict(self.budget), "mechanisms": self.ledger.to_list()}
         if self.run is None:
             return {"schema_version": _SCHEMA_VERSIONS[0], **spent}
-        own = {"run": self.run, "releases": list(self.releases), "resumed": self.resumed}
+        own: dict[str, Any] = {"run": self.run, "releases": list(self.releases), "resumed": self.resumed}
+        if self.ledger.selection is not None:
+            own["selection"] = self.ledger.selection.to_dict()
         return {"schema_version": _SCHEMA_VERSIONS[1], **own, **spent}
 
     @classmethod
@@ -134,6 +150,7 @@ class LedgerRecord:
         if type(version) is not int or version not in _SCHEMA_VERSIONS:
             raise PrivacyError(f"schema_version {version!r:.80}; this version reads 1 and 2")
         keys = {"schema_version", "budget", "mechanisms", *(_OWN_KEYS if version > 1 else ())}
+        keys |= set(document) & {"selection"} if version > 1 else set()
         budget = document.get("budget")
         if set(document) != keys or not isinstance(budget, dict) or set(budget) != {"epsilon", "delta"}:
             raise PrivacyError(f"expected the keys {', '.join(sorted(keys))}, and a budget of epsilon and delta")
@@ -146,7 +163,9 @@ class LedgerRecord:
             raise PrivacyError("a release is named by no 64 hexadecimal digits")
         if type(resumed) is not int or resumed < 0:
             raise PrivacyError(f"resumed {resumed!r:.80}; expected a number from 0")
-        ledger = Ledger.from_list(document["mechanisms"])
+        if document.get("selection", ...) is None:
+            raise PrivacyError("selection None; expected an object, or no such key")
+        ledger = Ledger.from_list(document["mechanisms"], document.get("selection"))
         return cls(budget=Budget(**budget), run=run, ledger=ledger, releases=tuple(releases), resumed=resumed)
 
 
@@ -174,14 +193,24 @@ class OpenLedger:
         return self._record.ledger
 
     @classmethod
-    def open(cls, path: Path, budget: Budget) -> "OpenLedger":
+    def open(
+        cls, path: Path, budget: Budget, *, selection: Selection | None = None, run: str | None = None
+    ) -> "OpenLedger":
         """Read the ledger in ``path``, or begin an empty one there, of a run with an identity of its own.
+
+        Args:
+            path: the file.
+            budget: what may be spent.
+            selection: of a new ledger: how one of several runs is chosen, which the budget pays for, too.
+            run: of a new ledger: the identity, where several runs are one to whoever counts; see ``training.tuning``.
 
         Raises:
             PrivacyError: the file is truncated, was edited, or was begun with another budget; or there are no locks.
         """
         if not path.exists():
-            opened = cls(path, LedgerRecord(budget=budget, run=os.urandom(16).hex()))
+            opened = cls(
+                path, LedgerRecord(budget=budget, run=run or os.urandom(16).hex(), ledger=Ledger(selection=selection))
+            )
             with opened._alone():
                 opened._publish(opened.record)
             return opened

@@ -4,6 +4,7 @@ The key is ``claim_sha256``, so that whatever else has the same ledger and delta
 """
 
 import functools
+from typing import Any
 
 from synthgen.errors import PrivacyError
 from synthgen.files import sha256_of_json
@@ -36,7 +37,10 @@ PINNED_CURVES: dict[str, Curve] = {
 
 def claim_sha256(ledger: Ledger, delta: float) -> str:
     """The key of pinned numbers: SHA-256 over the ledger and delta."""
-    return sha256_of_json({"delta": float(delta), "mechanisms": ledger.to_list()})
+    claim: dict[str, Any] = {"delta": float(delta), "mechanisms": ledger.to_list()}
+    if ledger.selection is not None:
+        claim["selection"] = ledger.selection.to_dict()
+    return sha256_of_json(claim)
 
 
 @functools.lru_cache(maxsize=64)
@@ -57,9 +61,9 @@ def proven_epsilons(ledger: Ledger, delta: float) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=64)
 def proven_curve(ledger: Ledger, delta: float) -> Curve | None:
-    """All other numbers, of a ledger that ``proven_epsilons`` accepts; None where they would take more than seconds."""
+    """All other numbers, of a ledger that ``proven_epsilons`` accepts; None where RDP prices it."""
     pinned = known_curve(ledger, delta)
-    return curve_of(ledger.mechanisms, delta) if pinned is None else pinned
+    return curve_of(ledger.charges, delta) if pinned is None else pinned
 
 
 def known_curve(ledger: Ledger, delta: float) -> Curve | None:

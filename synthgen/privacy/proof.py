@@ -5,19 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthgen.errors import PrivacyError
-from synthgen.privacy.accounting import MAX_DELTA, MAX_EPSILON, MIN_DELTA, Mechanism
+from synthgen.privacy.accounting import MAX_DELTA, MAX_EPSILON, MIN_DELTA, Mechanism, is_priced_by_rdp
 from synthgen.privacy.curve import Curve
 from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.pinned import known_curve, proven_curve, proven_epsilons
 from synthgen.privacy.words import (
-    ACCOUNTANT,
     EXACT_NOISE,
     FLOATING_POINT,
     NEIGHBOURING,
-    NOT_CHARGED,
     PUBLIC,
     UNIT,
-    are_fixed_words,
+    are_earlier_words,
     fixed_words,
     said,
 )
@@ -56,6 +54,21 @@ class PrivacyProof:
     curve: Curve | None = None
 
     @property
+    def is_by_rdp(self) -> bool:
+        """Whether ``epsilon`` is RDP's bound, because loss distributions would be vast or are not known."""
+        return is_priced_by_rdp(self.ledger.charges)
+
+    @property
+    def accountant(self) -> str:
+        """Which accountant ``epsilon`` is of, in words."""
+        return self._words["accountant"]
+
+    @property
+    def _words(self) -> dict[str, str]:
+        tuned = self.ledger.selection is not None
+        return fixed_words(exact_noise=self.exact_noise, by_rdp=self.is_by_rdp, tuned=tuned)
+
+    @property
     def shown_curve(self) -> Curve | None:
         """The claimed curve, or that of a shipped ledger, whose earlier statement has none."""
         if self.curve is not None:
@@ -70,10 +83,11 @@ class PrivacyProof:
             "delta": self.delta,
             "epsilon_rdp": self.epsilon_rdp,
             "accountant_version": self.accountant_version,
-            **fixed_words(self.exact_noise),
+            **self._words,
             **({} if self.run is None else {"run": self.run, "release_sha256": self.release_sha256}),
             "public": list(self.public),
             **({} if self.curve is None else {"curve": self.curve.to_dict()}),
+            **({} if self.ledger.selection is None else {"selection": self.ledger.selection.to_dict()}),
             "mechanisms": self.ledger.to_list(),
         }
 
@@ -97,14 +111,17 @@ class PrivacyProof:
     def facts(self) -> list[tuple[str, str]]:
         """What to print after the sentence: name and value of each line."""
         curve = self.shown_curve
+        check = "" if self.is_by_rdp else f"; by RDP, as a check, {self.epsilon_rdp:g}"
+        left_out = [("curve", "left out: RDP accounting gives none")] if self.is_by_rdp else []
         return [
-            ("epsilon", f"{self.epsilon:g} at delta {self.delta:g}; by RDP, as a check, {self.epsilon_rdp:g}"),
-            *([] if curve is None else curve.facts(self.delta)),
+            ("epsilon", f"{self.epsilon:g} at delta {self.delta:g}{check}"),
+            *(left_out if curve is None else curve.facts(self.delta)),
             ("unit", f"{UNIT}; neighbours: {NEIGHBOURING}"),
-            ("accountant", f"{ACCOUNTANT} {self.accountant_version}"),
+            ("accountant", f"{self.accountant} {self.accountant_version}"),
+            *([] if self.ledger.selection is None else [("selection", str(self.ledger.selection))]),
             *((f"mechanism {number}", _in_words(each)) for number, each in enumerate(self.ledger, 1)),
             ("public", ", ".join(self.public)),
-            ("not charged", NOT_CHARGED),
+            ("not charged", self._words["not_charged"]),
             ("arithmetic", EXACT_NOISE if self.exact_noise else FLOATING_POINT),
             *([] if self.run is None else [("run", self.run)]),
         ]
@@ -116,10 +133,19 @@ def read_proof(document: dict[str, Any]) -> PrivacyProof:
     Raises:
         ValueError: a value is of another form, out of range, or in words of its own.
     """
-    exact_noise = "exact_noise" in document
-    for key, expected in fixed_words(exact_noise).items():
-        if not are_fixed_words(key, document[key], exact_noise):
-            raise ValueError(f"the privacy statement's {key} is {document[key]!r:.80}; expected {expected!r}")
+    try:
+        ledger = _read_ledger(document)
+    except PrivacyError as error:
+        raise ValueError(str(error)) from error
+    if not ledger.mechanisms:
+        raise ValueError("the privacy statement has an empty ledger")
+    by_rdp, tuned = is_priced_by_rdp(ledger.charges), ledger.selection is not None
+    words = fixed_words(exact_noise="exact_noise" in document, by_rdp=by_rdp, tuned=tuned)
+    exact_noise, before_runs = "exact_noise" in document, "run" not in document
+    for key, expected in words.items():
+        found = document[key]
+        if found != expected and not are_earlier_words(key, found, before_runs=before_runs):
+            raise ValueError(f"the privacy statement's {key} is {found!r:.80}; expected {expected!r}")
     for key, low, high in (
         ("epsilon", 0.0, MAX_EPSILON),
         ("epsilon_rdp", 0.0, MAX_EPSILON + 1),
@@ -133,12 +159,6 @@ def read_proof(document: dict[str, Any]) -> PrivacyProof:
     version = document["accountant_version"]
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
         raise ValueError(f"the privacy statement's accountant_version is {version!r:.80}; expected a version's number")
-    try:
-        ledger = Ledger.from_list(document["mechanisms"])
-    except PrivacyError as error:
-        raise ValueError(str(error)) from error
-    if not ledger.mechanisms:
-        raise ValueError("the privacy statement has an empty ledger")
     return PrivacyProof(
         epsilon=float(document["epsilon"]),
         delta=float(document["delta"]),
@@ -151,6 +171,12 @@ def read_proof(document: dict[str, Any]) -> PrivacyProof:
         release_sha256=_hexadecimal(document, "release_sha256", 64),
         curve=Curve.from_dict(document["curve"]) if "curve" in document else None,
     )
+
+
+def _read_ledger(document: dict[str, Any]) -> Ledger:
+    if document.get("selection", ...) is None:
+        raise PrivacyError("the privacy statement's selection is None; expected an object, or no such key")
+    return Ledger.from_list(document["mechanisms"], document.get("selection"))
 
 
 def _hexadecimal(document: dict[str, Any], key: str, digits: int) -> str | None:

@@ -20,11 +20,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from synthgen.errors import PrivacyError
 from synthgen.files import exclusive_lock, flush_to_disk, open_own, publish, read_own
 from synthgen.privacy.accounting import Mechanism, epsilon_of
 from synthgen.privacy.ledger import Ledger, LedgerRecord
+from synthgen.privacy.selection import Selection
 from synthgen.untrusted.text import parse_json
 
 _KEY_BYTES = 32
@@ -68,10 +70,12 @@ class SpendLog:
     def __init__(self, data_sha256: str, folder: Path | None = None) -> None:
         self._data, self._folder = data_sha256, folder
 
-    def add(self, run: str, mechanism: Mechanism, out: Path) -> None:
-        """Note a charge of a run whose folder is ``out``; it is on the disk when this returns."""
+    def add(self, run: str, mechanism: Mechanism, out: Path, selection: Selection | None = None) -> None:
+        """Note a charge of a run, or of the best of several, whose folder is ``out``; it is on the disk on return."""
         day = datetime.now(UTC).date().isoformat()
-        entry = {"run": run, "day": day, "out": out.resolve().name, "mechanism": asdict(mechanism)}
+        entry: dict[str, Any] = {"run": run, "day": day, "out": out.resolve().name, "mechanism": asdict(mechanism)}
+        if selection is not None:
+            entry["selection"] = selection.to_dict()
         line = (json.dumps(entry) + "\n").encode()
         with self._held() as path:
             whole = not path.exists() or read_own(path, _MAX_LOG_BYTES)[-1:] in (b"\n", b"")
@@ -85,8 +89,8 @@ class SpendLog:
         ledgers = {name: ledger for name, ledger in self._ledgers().items() if name != run}
         if not ledgers:
             return None
-        mechanisms = [mechanism for ledger in ledgers.values() for mechanism in ledger]
-        return Spent(len(ledgers), epsilon_of(mechanisms, delta), delta)
+        charges = [charge for ledger in ledgers.values() for charge in ledger.charges]
+        return Spent(len(ledgers), epsilon_of(charges, delta), delta)
 
     def expect_all_charges_in(self, record: LedgerRecord, path: Path) -> None:
         """Refuse a ledger, read from ``path``, that lacks a charge of its own run: its folder was put back.
@@ -109,8 +113,9 @@ class SpendLog:
         for line in lines:
             try:
                 entry = parse_json(line)
-                run, (mechanism,) = str(entry["run"]), Ledger.from_list([entry["mechanism"]])
-                ledgers[run] = ledgers.get(run, Ledger()).charged(mechanism)
+                run, one = str(entry["run"]), Ledger.from_list([entry["mechanism"]], entry.get("selection"))
+                (mechanism,) = one
+                ledgers[run] = ledgers.get(run, Ledger(selection=one.selection)).charged(mechanism)
             except (ValueError, KeyError, TypeError, PrivacyError):
                 continue
         return ledgers

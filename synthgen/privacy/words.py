@@ -5,6 +5,7 @@ import re
 
 # What every private run of this package does.
 ACCOUNTANT = "privacy loss distributions (PLD), dp-accounting"
+ACCOUNTANT_RDP = "Rényi differential privacy (RDP), dp-accounting"  # where the former would be vast, or unknown
 UNIT = "one image with its label"
 NEIGHBOURING = "zero-out: the image and its label replaced by an empty record"
 SAMPLING = "Poisson: at each step every image takes part independently, with the mechanism's sampling_probability"
@@ -15,6 +16,7 @@ PUBLIC = (
     "the list of classes",
 )
 NOT_CHARGED = "the choice of hyper-parameters"
+NOT_CHARGED_TUNED = "the choice of hyper-parameters but for the selection, and of its candidates"
 EXACT_NOISE = "sums of integers, and Gaussian noise rounded to integers: the proof holds for what the program computes"
 FLOATING_POINT = (
     "the proof is for real numbers; noise is drawn in double precision as a sum of four draws, "
@@ -28,15 +30,14 @@ NO_GUARANTEE = (
 FIXED = {
     "unit": UNIT,
     "neighbouring": NEIGHBOURING,
-    "accountant": ACCOUNTANT,
     "sampling_assumed": SAMPLING,
     "sampling_run": SAMPLING,
-    "not_charged": NOT_CHARGED,
 }
 _NOISE = {"exact_noise": EXACT_NOISE, "floating_point": FLOATING_POINT}  # one of the two
 # As 0.1.0 and 0.2.0 word it. To a mechanism the two are the same, and so are the numbers: see ``privacy.accounting``.
-_EARLIER = {"neighbouring": ("add or remove one",)}
-_PROOF_KEYS = {*FIXED, "epsilon", "delta", "epsilon_rdp", "accountant_version", "mechanisms", "public"}
+_EARLIER = {"neighbouring": ("add or remove one",)}  # and every accountant was called PLD
+_PROOF_KEYS = {*FIXED, "accountant", "not_charged", "epsilon", "delta", "epsilon_rdp", "accountant_version"}
+_PROOF_KEYS |= {"mechanisms", "public"}
 _RUN_KEYS = {"run", "release_sha256"}  # absent in statements of 0.1.0 and 0.2.0, as is "curve"
 
 # Which images a generator was trained on, as this version and 0.1.0 and 0.2.0 word it.
@@ -65,19 +66,25 @@ def origin_of(trained_on: str) -> str | None:
 
 def are_proof_keys(found: set[str]) -> bool:
     """Whether these are the keys of a statement's proof, as any version writes them."""
-    known = [{*_PROOF_KEYS, noise, *run} for noise in _NOISE for run in (set(), _RUN_KEYS)]
+    known = [{*_PROOF_KEYS, noise, *run} for noise in _NOISE for run in (set(), _RUN_KEYS, {*_RUN_KEYS, "selection"})]
     return found - {"curve"} in known
 
 
-def fixed_words(exact_noise: bool) -> dict[str, str]:
-    """What does not depend on the run but for its noise: key → words."""
+def fixed_words(*, exact_noise: bool, by_rdp: bool, tuned: bool) -> dict[str, str]:
+    """What depends on the run only by its noise, the accountant that priced it, and its being tuned: key → words."""
     key = "exact_noise" if exact_noise else "floating_point"
-    return {**FIXED, key: _NOISE[key]}
+    accountant = ACCOUNTANT_RDP if by_rdp else ACCOUNTANT
+    return {
+        **FIXED,
+        "accountant": accountant,
+        "not_charged": NOT_CHARGED_TUNED if tuned else NOT_CHARGED,
+        key: _NOISE[key],
+    }
 
 
-def are_fixed_words(key: str, words: object, exact_noise: bool) -> bool:
-    """Whether these are the words for ``key``, today's or those of an earlier version."""
-    return words == fixed_words(exact_noise)[key] or words in _EARLIER.get(key, ())
+def are_earlier_words(key: str, words: object, *, before_runs: bool) -> bool:
+    """Whether an earlier version had these words for ``key``; ``before_runs``: in a statement that names no run."""
+    return words in _EARLIER.get(key, ()) or (before_runs and key == "accountant" and words == ACCOUNTANT)
 
 
 def sentences(epsilon: float, delta: float) -> tuple[str, ...]:

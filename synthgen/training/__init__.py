@@ -3,4 +3,4 @@
 In go a recipe, a seed and the folder of the images; out comes a folder with a checkpoint and its privacy statement.
 """
 
-__all__ = ["adversarial", "dpgan", "dpgan_game", "images", "matching", "plan", "private", "run", "strategy"]
+__all__ = ["adversarial", "dpgan", "dpgan_game", "images", "matching", "plan", "private", "run", "strategy", "tuning"]

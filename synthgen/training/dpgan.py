@@ -16,9 +16,10 @@ from synthgen.errors import PrivacyError
 from synthgen.fashion import Images, Labels
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.recipe import PrivateAdversarialRecipe
-from synthgen.privacy.accounting import Mechanism, calibrated, epsilon_of
-from synthgen.privacy.ledger import LEDGER_NAME
+from synthgen.privacy.accounting import Charge, Mechanism, calibrated, epsilon_of
+from synthgen.privacy.ledger import LEDGER_NAME, Ledger
 from synthgen.privacy.mechanisms import poisson_sample
+from synthgen.privacy.selection import Selection
 from synthgen.real_images import RealImages
 from synthgen.training.images import enough_images, of_data
 from synthgen.training.private import Account, PrivatePlan, PrivateRun, expect_small_delta
@@ -72,6 +73,10 @@ class DpganPlan(PrivatePlan):
         """So many discriminator steps, for the ledger."""
         return _mechanism(self.recipe, self.sampling_probability, self.noise_multiplier, steps)
 
+    @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        return (self.mechanism(self.total_steps),)
+
     def describe(self) -> list[str]:
         section, budget = self.recipe.training, self.recipe.privacy
         stages = [max(1, round(share * section.steps)) for share in _STAGES]
@@ -103,9 +108,12 @@ class DpganPlan(PrivatePlan):
 
 
 def plan_private_training(
-    recipe: PrivateAdversarialRecipe, data_folder: Path | None = None, seed: int = 0
+    recipe: PrivateAdversarialRecipe,
+    data_folder: Path | None = None,
+    seed: int = 0,
+    selection: Selection | None = None,
 ) -> DpganPlan:
-    """``synthgen.plan`` for a recipe like ``dpgan``: calibrates the noise to the budget.
+    """``synthgen.plan`` for a recipe like ``dpgan``: noise by the budget, which pays for a selection, too.
 
     Raises:
         UsageError: the seed is out of range, or the batch larger than the data.
@@ -118,8 +126,12 @@ def plan_private_training(
     recipe = of_data(recipe, data)
     expect_small_delta(recipe.privacy, len(data))
     probability = section.batch_size / len(data)
-    scale = calibrated(lambda scale: [_mechanism(recipe, probability, scale, section.steps)], recipe.privacy)
-    return DpganPlan(recipe=recipe, data=data, images=len(data), seed=seed, noise_multiplier=scale)
+
+    def charges(scale: float) -> tuple[Charge, ...]:
+        return Ledger((_mechanism(recipe, probability, scale, section.steps),), selection).charges
+
+    scale = calibrated(charges, recipe.privacy)
+    return DpganPlan(recipe=recipe, data=data, images=len(data), seed=seed, noise_multiplier=scale, selection=selection)
 
 
 def sampled(images: Images, labels: Labels, probability: float) -> tuple[Images, Labels]:

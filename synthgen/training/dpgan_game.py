@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from synthgen.errors import TrainingError
+from synthgen.errors import Diverged
 from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.model.recipe import PrivateAdversarialRecipe
 from synthgen.privacy.exact import Grid, WholeNumbers, expect_countable
@@ -55,7 +55,7 @@ class PrivateGame(Players):
             The discriminator's accuracy on the forged images; its accuracy on real ones is private.
 
         Raises:
-            TrainingError: the noisy gradient is no number any more.
+            Diverged: the noisy gradient is no number any more.
         """
         section = self._training
         # Over the expected size: the drawn one is private.
@@ -63,7 +63,7 @@ class PrivateGame(Players):
         forged, accuracy = self._forged_graph(tf.constant(step, tf.int64))
         gradient = (real + forged.numpy() * self._grid.step / section.forged_batch_size) / 2
         if not np.isfinite(gradient).all():
-            raise TrainingError(f"the discriminator's gradient is no number at step {step}: lower its learning rate")
+            raise Diverged(f"the discriminator's gradient is no number at step {step}: lower its learning rate")
         self._apply_graph(tf.constant(gradient, tf.float32))
         return float(accuracy)
 

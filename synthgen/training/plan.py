@@ -20,6 +20,7 @@ from synthgen.training.folder import read_header
 from synthgen.training.matching.plan import plan_matching, plan_matching_anew, plan_on_release
 from synthgen.training.run import Plan, expect_seed
 from synthgen.training.strategy import Strategy, expect_shareable
+from synthgen.training.tuning import grid_of, plan_tuning
 
 DEFAULT_RECIPE = "private"
 
@@ -36,6 +37,8 @@ def plan(
     resume: Path | None = None,
     strategy: Strategy | None = None,
     spend_log: bool = True,
+    tune: int | None = None,
+    grid: Sequence[str] = (),
 ) -> Plan:
     """Load and check everything a run needs, and calibrate the noise of a private one to its budget.
 
@@ -50,6 +53,9 @@ def plan(
         resume: the folder of an interrupted run, whose recipe and release are taken where neither is given here.
         strategy: what ``train`` will be given; refused at once where the recipe is private.
         spend_log: of a private run: whether what it charges to these images is noted outside its folder, too.
+        tune: of a private recipe: choose the best of a random number of runs, so many on average; the budget is that of
+            all of them. See ``training.tuning``.
+        grid: with ``tune``: ``key=value,value,…`` texts; the settings to choose among are all combinations.
 
     Returns:
         What ``train`` takes; its ``describe()`` gives lines for people.
@@ -66,6 +72,8 @@ def plan(
     if release is not None:
         if any(value is not None for value in (recipe, data, epsilon, delta)):
             raise UsageError(f"--release {release}: goes without --recipe, --data, --epsilon and --delta")
+        if tune is not None or grid:
+            raise UsageError(f"--release {release}: looks at no image, so that choosing costs nothing without --tune")
         planned = plan_matching_anew(release, overrides, seed or 0)
         expect_shareable(planned.recipe, strategy)
         return planned
@@ -74,6 +82,8 @@ def plan(
         header = read_header(resume)
         recipe, anew = Recipe.from_dict(header["recipe"]), bool(header.get("anew"))
         seed = int(header["seed"]) if seed is None else seed
+        if tune is None and not grid:
+            tune, grid = header.get("tune"), grid_of(header)
     elif not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe or DEFAULT_RECIPE, overrides)
     elif overrides:
@@ -81,6 +91,10 @@ def plan(
     recipe, seed = with_budget(recipe, epsilon, delta), seed or 0
     expect_shareable(recipe, strategy)
     expect_seed(seed)
+    if tune is not None:
+        return plan_tuning(recipe, tune, grid, data, seed, spend_log=spend_log)
+    if grid:
+        raise UsageError(f"--grid '{grid[0]:.80}': goes with --tune N, the number of runs on average")
     match recipe:
         case StatisticsRecipe() if anew and resume is not None:
             return plan_on_release(resume, recipe, seed)

@@ -27,6 +27,7 @@ from synthgen.errors import PrivacyError, SynthgenWarning
 from synthgen.model.recipe import PrivateAdversarialRecipe, StatisticsRecipe
 from synthgen.privacy.accounting import Budget, Mechanism
 from synthgen.privacy.ledger import LEDGER_NAME, LedgerRecord, OpenLedger
+from synthgen.privacy.selection import Selection
 from synthgen.privacy.spend_log import SpendLog
 from synthgen.privacy.statement import PUBLIC, PrivacyStatement, differential_privacy
 from synthgen.real_images import RealImages
@@ -46,12 +47,16 @@ class PrivatePlan(Plan):
         data: the real images, whose content is private; None where all looks are over.
         images: how many real images there are, which is public.
         spend_log: whether charges are noted outside the folder, too; see ``privacy.spend_log``.
+        selection: where the run is one of several of which the best is kept: see ``training.tuning``.
+        tuning: the identity that these runs share; None for a run by itself.
     """
 
     recipe: PrivateAdversarialRecipe | StatisticsRecipe
     data: RealImages | None
     images: int
     spend_log: bool = True
+    selection: Selection | None = None
+    tuning: str | None = None
 
     @property
     def total_steps(self) -> int:
@@ -66,6 +71,11 @@ class PrivatePlan(Plan):
 
     def describe_data(self) -> dict[str, Any]:
         return {"images": self.images}
+
+    @property
+    @abstractmethod
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        """All that the run charges, if it comes to its end."""
 
     @property
     def trained_on(self) -> str:
@@ -98,7 +108,14 @@ class Account:
     """
 
     def __init__(self, plan: PrivatePlan, out: Path, header: dict[str, Any] | None) -> None:
-        self._out, self._ledger = out, OpenLedger.open(out / LEDGER_NAME, plan.recipe.privacy)
+        self._out = out
+        self._ledger = OpenLedger.open(
+            out / LEDGER_NAME, plan.recipe.privacy, selection=plan.selection, run=plan.tuning
+        )
+        if self.record.ledger.selection != plan.selection or plan.tuning not in (None, self.record.run):
+            raise PrivacyError(
+                f"{out}: {LEDGER_NAME} is of a run that is chosen among others, or is not; start in a new folder"
+            )
         self._log = None if plan.data is None or not plan.spend_log else SpendLog(plan.data.sha256)
         self.is_logged = self._log is not None and (header is None or header["spend_log"] is True)
         self.was_resumed_since = False  # after the state was saved
@@ -130,7 +147,7 @@ class Account:
         self._ledger.charge(mechanism)
         if self._log is not None and self.record.run is not None:
             try:
-                self._log.add(self.record.run, mechanism, self._out)
+                self._log.add(self.record.run, mechanism, self._out, self.record.ledger.selection)
             except OSError as error:
                 self._unlogged(error)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, Unpack, overload
 
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import Interrupted, UsageError
@@ -55,6 +55,11 @@ class Plan(ABC):
     seed: int
 
     @property
+    def is_silent(self) -> bool:
+        """Whether nothing may be shown of how far the run is."""
+        return False
+
+    @property
     @abstractmethod
     def total_steps(self) -> int:
         """Steps in the whole run."""
@@ -86,8 +91,21 @@ class Plan(ABC):
         raise NotImplementedError  # only batches without privacy are shared
 
     @abstractmethod
-    def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> "Run":
+    def start(self, out: Path, resume: bool, replicas: "Replicas | None", on_stage: StageProgress) -> "Playable":
         """Begin the run in its folder, which is held alone, or take it up again."""
+
+
+class Playable(Protocol):
+    """What ``train`` plays: a run, or several of which the best is kept."""
+
+    def play(
+        self,
+        on_step: OnStep,
+        on_stage: StageProgress,
+        on_summary: OnSummary,
+        should_stop: Callable[[], bool],
+    ) -> Checkpoint | None:
+        """Train to the end; arguments and result as for ``train``."""
 
 
 class TrainOptions(TypedDict, total=False):

@@ -407,6 +407,41 @@ def test_a_pinned_ledger_is_read_without_the_accountant(private_checkpoint):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+PLD = "privacy loss distributions (PLD), dp-accounting"
+RDP = "Rényi differential privacy (RDP), dp-accounting"
+
+
+@pytest.fixture(scope="module")
+def stated_by_rdp() -> PrivacyStatement:
+    """Dozens of mechanisms: loss distributions are out of reach."""
+    vast = Ledger(tuple(replace(MEANS, name=f"{i}", noise_multiplier=2.0 + i / 1_000) for i in range(32)))
+    return differential_privacy(vast, 1e-5, NOTHING, run="0" * 32)
+
+
+def test_a_number_by_rdp_is_not_called_one_by_pld(stated_by_rdp, statement):
+    proof = stated_by_rdp.proof
+    assert proof.epsilon == proof.epsilon_rdp
+    assert proof.accountant == stated_by_rdp.to_dict()["accountant"] == RDP
+    facts = dict(stated_by_rdp.facts())
+    assert facts["epsilon"] == f"{proof.epsilon:g} at delta 1e-05"
+    assert facts["accountant"] == f"{RDP} {proof.accountant_version}"
+    assert facts["curve"] == "left out: RDP accounting gives none"
+    assert PrivacyStatement.from_dict(stated_by_rdp.to_dict()) == stated_by_rdp
+    assert statement.proof.accountant == statement.to_dict()["accountant"] == PLD
+    assert "by RDP, as a check, " in dict(statement.facts())["epsilon"]
+
+
+def test_the_accountants_name_is_checked_when_a_statement_is_read(stated_by_rdp, statement):
+    for stated, wrong in ((stated_by_rdp, PLD), (statement, RDP), (stated_by_rdp, "a careful one")):
+        with pytest.raises(ValueError, match="the privacy statement's accountant is"):
+            PrivacyStatement.from_dict(stated.to_dict() | {"accountant": wrong})
+    earlier = {key: value for key, value in stated_by_rdp.to_dict().items() if key not in ("run", "release_sha256")}
+    read = PrivacyStatement.from_dict(earlier | {"accountant": PLD})  # 0.2.0 called every number so
+    assert read.to_dict()["accountant"] == RDP
+    with pytest.raises(ValueError, match="the privacy statement's accountant is"):
+        PrivacyStatement.from_dict(earlier | {"accountant": "a careful one"})
+
+
 def test_a_private_checkpoint_is_described_readably(private_checkpoint):
     described = describe(str(private_checkpoint.path))
     proof = private_checkpoint.privacy.proof

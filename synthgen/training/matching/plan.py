@@ -1,13 +1,15 @@
 """Plans of training on released statistics: what a run will cost, known before it looks at an image."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from synthgen.errors import PrivacyError, RecipeError, UsageError
 from synthgen.model.checkpoint import load_checkpoint
 from synthgen.model.recipe import StatisticsRecipe, with_overrides
 from synthgen.privacy.accounting import Mechanism, calibrated
-from synthgen.privacy.ledger import LEDGER_NAME, OpenLedger
+from synthgen.privacy.ledger import LEDGER_NAME, Ledger, OpenLedger
+from synthgen.privacy.selection import Selection
 from synthgen.training.images import enough_images, of_data
 from synthgen.training.matching.fitting import fitted
 from synthgen.training.matching.looks import LookPlan
@@ -19,8 +21,13 @@ from synthgen.training.run import expect_seed
 _CLIP_NORM = 1.0  # of the teacher's gradients; the embedding's sensitivity is 1 by construction
 
 
-def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, seed: int = 0) -> MatchingPlan:
-    """``synthgen.plan`` for a recipe like ``private``: calibrates the noise to the budget.
+def plan_matching(
+    recipe: StatisticsRecipe,
+    data_folder: Path | None = None,
+    seed: int = 0,
+    selection: Selection | None = None,
+) -> MatchingPlan:
+    """``synthgen.plan`` for a recipe like ``private``: noise by the budget, which pays for a selection, too.
 
     Raises:
         UsageError: the seed is out of range, or the teacher's batch larger than the data.
@@ -31,9 +38,15 @@ def plan_matching(recipe: StatisticsRecipe, data_folder: Path | None = None, see
     data = enough_images(recipe, data_folder, "look.teacher_batch_size", recipe.look.teacher_batch_size)
     recipe = fitted(of_data(recipe, data), len(data))
     expect_small_delta(recipe.privacy, len(data))
-    scale = calibrated(lambda scale: _mechanisms(recipe, len(data), scale), recipe.privacy)
+    scale = calibrated(lambda scale: Ledger(_mechanisms(recipe, len(data), scale), selection).charges, recipe.privacy)
     look = _look(recipe, _mechanisms(recipe, len(data), scale))
-    return MatchingPlan(recipe=recipe, data=data, images=len(data), seed=seed, look=look)
+    return MatchingPlan(recipe=recipe, data=data, images=len(data), seed=seed, look=look, selection=selection)
+
+
+def with_settings(plan: MatchingPlan, recipe: StatisticsRecipe) -> MatchingPlan:
+    """The same plan, at the same noise, for another recipe."""
+    mechanisms = _mechanisms(recipe, plan.images, plan.look.teacher.noise_multiplier)
+    return replace(plan, recipe=recipe, look=_look(recipe, mechanisms))
 
 
 def plan_matching_anew(run: str | Path, overrides: Sequence[str] = (), seed: int = 0) -> MatchingPlan:
@@ -83,7 +96,9 @@ def plan_on_release(source: Path, recipe: StatisticsRecipe, seed: int) -> Matchi
     Release.load(source / RELEASE_NAME).expect_outcome_of(record, source / RELEASE_NAME)
     look = _look(recipe, record.ledger.mechanisms)
     images = round(recipe.look.teacher_batch_size / look.teacher.sampling_probability)
-    return MatchingPlan(recipe=recipe, data=None, images=images, seed=seed, look=look, source=source)
+    return MatchingPlan(
+        recipe=recipe, data=None, images=images, seed=seed, look=look, source=source, selection=record.ledger.selection
+    )
 
 
 def _look(recipe: StatisticsRecipe, mechanisms: Sequence[Mechanism]) -> LookPlan:
@@ -97,7 +112,7 @@ def _look(recipe: StatisticsRecipe, mechanisms: Sequence[Mechanism]) -> LookPlan
     )
 
 
-def _mechanisms(recipe: StatisticsRecipe, images: int, scale: float) -> Sequence[Mechanism]:
+def _mechanisms(recipe: StatisticsRecipe, images: int, scale: float) -> tuple[Mechanism, ...]:
     section = recipe.look
 
     def looked(name: str, at: str) -> Mechanism:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthgen.environment import import_tensorflow
-from synthgen.errors import PrivacyError, TrainingError, UsageError
+from synthgen.errors import Diverged, PrivacyError, TrainingError, UsageError
 from synthgen.fashion import Images
 from synthgen.files import publish
 from synthgen.model.recipe import StatisticsRecipe
 from synthgen.model.sampling import CLASS_SHARES, shares_of
 from synthgen.privacy.accounting import Mechanism, epsilon_of
-from synthgen.privacy.ledger import LEDGER_NAME
+from synthgen.privacy.ledger import LEDGER_NAME, Ledger
 from synthgen.training.folder import read_header, write_state
 from synthgen.training.matching.fitting import explain
 from synthgen.training.matching.looks import LookPlan, look_as_student, look_privately
@@ -63,6 +63,10 @@ class MatchingPlan(PrivatePlan):
     source: Path | None = None
 
     @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        return self.look.mechanisms
+
+    @property
     def may_hold(self) -> list[str]:
         """A run on an earlier release copies that first."""
         return [] if self.source is None else [RELEASE_NAME]
@@ -71,7 +75,7 @@ class MatchingPlan(PrivatePlan):
         mechanisms, budget = self.look.mechanisms, self.recipe.privacy
         training = f"{self.recipe.training.steps:,} steps of the generator on what was released, which cost nothing"
         if self.source is not None:
-            spent = epsilon_of(mechanisms, budget.delta)
+            spent = Ledger(mechanisms, self.selection).epsilon(budget.delta)
             return [
                 f"no image is looked at: {self.source} released the outcome of {len(mechanisms)} mechanisms, epsilon "
                 f"{spent:.3f} at delta {budget.delta:g}",
@@ -247,7 +251,7 @@ class _MatchingRun(PrivateRun):
             self._student = None
         match = self.learner.step(self.step)
         if not match.distance < float("inf"):
-            raise TrainingError(
+            raise Diverged(
                 f"the distance from the release became {match.distance} at step {self.step}: lower the learning rate "
                 "and train anew in another --out"
             )

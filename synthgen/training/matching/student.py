@@ -70,6 +70,17 @@ class Student:
             self._classifier.fit(images[..., None] / np.float32(255), labels, _BATCH, verbose=0)
         progress(_EPOCHS, _EPOCHS)
 
+    def classify_pixels(self) -> Callable[[Images], Labels]:
+        """The classes of uint8 images (N, 28, 28) as a function, traced once."""
+        graph = tf.function(
+            lambda pixels: tf.argmax(self._logits(pixels), axis=1),
+            input_signature=[tf.TensorSpec((None, IMAGE_SIDE, IMAGE_SIDE), tf.uint8)],
+        )
+        return lambda images: np.asarray(graph(tf.constant(images)), np.uint8)
+
+    def _logits(self, pixels: tf.Tensor) -> tf.Tensor:
+        return self._classifier(tf.cast(pixels[..., tf.newaxis], tf.float32) / 255.0, training=False)
+
     def embed(self, images: tf.Tensor) -> tf.Tensor:
         """Activations of images (N, 28, 28, 1) in [0, 1] as rows (N, D) of norm at most 1; differentiable."""
         *pooled, dense, logits = self._activations(images, training=False)
