@@ -6,13 +6,14 @@ privacy parameter, and whether it refutes the claim. What may go wrong: a pair o
 hides it; a score that fits badly, which weakens the bound. Neither makes a sound mechanism look broken.
 
 The game: a fair coin decides, anew for each look, which of the two data sets is looked at, and an attacker who knows
-both guesses which one it was. No attacker is right with a probability above (1 + TV) / 2, with TV the total variation
-distance of the two outcomes (Wasserman and Zhou 2010, arXiv:0811.2501, section 2). For a sum with Gaussian noise of z
-times the sensitivity, over a Poisson sample of probability q, TV is at most q · (2Φ(μ/2) - 1), μ = 1/z: with
-probability 1 - q the record is not sampled and the outcomes are alike, TV is convex, and TV of N(μ, 1) and N(0, 1) is
-2Φ(μ/2) - 1 (Dong, Roth and Su 2022, arXiv:1905.02383). So of n looks, whose noise is drawn independently, at most a
-binomial number is guessed right. That is an exact test, and inverted (Clopper and Pearson 1934) a lower bound on μ, as
-in Nasr et al. 2023, "Tight auditing of differentially private machine learning" (arXiv:2302.07956).
+both guesses which one it was. No test of two hypotheses is right with a probability above (1 + TV) / 2, with TV the
+total variation distance of the two outcomes (privacy as such a test: Wasserman and Zhou 2010, arXiv:0811.2501). For a
+sum with Gaussian noise of z times the sensitivity, over a Poisson sample of probability q, TV is at most q · (2Φ(μ/2) -
+1), μ = 1/z: with probability 1 - q the record is not sampled and the outcomes are alike, TV is convex, and TV of N(μ,
+1) and N(0, 1) is 2Φ(μ/2) - 1 (Dong, Roth and Su 2022, arXiv:1905.02383). So of n looks, whose noise is drawn
+independently, at most a binomial number is guessed right. That is an exact test, and inverted (Clopper and Pearson
+1934) a lower bound on μ, as in Nasr et al. 2023, "Tight auditing of differentially private machine learning"
+(arXiv:2302.07956).
 
 The best guess is that of the likelihood ratio (Neyman and Pearson 1933): on which side of the middle between the two
 exact sums the outcome lies. For a sound mechanism it is right as often as the bound allows, up to chance, if the

@@ -165,8 +165,9 @@ def group_epsilon(mechanisms: Sequence[Mechanism], size: int, delta: float) -> f
     """Epsilon for ``size`` images at once: all of them there, or an empty record in the place of each.
 
     Of a group, as many images as a binomial draw says take part in a sampled step, and together they move its sum by at
-    most so many times the clip norm: a mixture of Gaussians, which dominates the mechanism (Choquette-Choo et al. 2023,
-    arXiv:2310.15526, corollary 4.7). Without sampling they move it by ``size`` times the clip norm.
+    most so many times the clip norm: a mixture of Gaussians, which dominates the mechanism (Ganesh 2024,
+    arXiv:2401.10294, by the mixtures of Choquette-Choo et al. 2023, arXiv:2310.15526). Without sampling they move it by
+    ``size`` times the clip norm.
 
     Returns:
         None where the loss distribution would be vast.

@@ -10,7 +10,7 @@ steps:
    that row alone, bit for bit: only operations that IEEE 754 rounds correctly, and sums that are exact in any order.
 2. The rows' sum is exact. Every integer here is held in a float64, and is exact up to 2^53. As S ≤ 2^52, each row's
    numbers are at most 2^26, so that the sum of up to 2^26 rows, and every part of it, is at most 2^52. So any matrix
-   product of such numbers with zeros and ones, in any order and by any BLAS, is exact.
+   product of such numbers with zeros and ones, in any order and by any BLAS that adds products, is exact.
 3. ⌊2^b · N⌋ is added to each sum, N standard normal, sampled exactly (``privacy.normal``).
 4. Only then the sums become real numbers again.
 

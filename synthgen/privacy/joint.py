@@ -2,8 +2,8 @@
 
 Whoever has two private releases has seen the mechanisms of both runs. Their privacy loss distributions compose as those
 of one run do, which is far less than the sum of two epsilons (Koskela, Jälkö & Honkela 2020). Where one of them was
-chosen among several, their Rényi divergences compose instead. Where it is not known
-whether two claims are of one run, or of the same images, the larger guarantee is not assumed.
+chosen among several, their Rényi divergences compose instead. Where it is not known whether two claims are of one run,
+they count as two; where it is not known whether they are of the same images, they count as of the same.
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from synthgen.errors import PrivacyError
-from synthgen.privacy.accounting import MAX_DELTA, MAX_EPSILON, MIN_DELTA, Mechanism, epsilon_of
+from synthgen.privacy.accounting import MAX_DELTA, MAX_EPSILON, MIN_DELTA, Mechanism, epsilon_of, merged
 from synthgen.privacy.curve import gain_in_words, largest_true_positive_rate, rounded_up
 from synthgen.privacy.proof import PrivacyProof
 from synthgen.privacy.statement import PrivacyStatement
@@ -113,7 +113,7 @@ def _joint(images: str, held: Sequence[Held], delta: float) -> Joint:
     counted = [longest for of_one in runs.values() for longest in _longest(of_one)]
     names = [name for name, _ in counted]
     protected = [each.name for each in held if each.statement.protects]
-    charges = [charge for _, proof in counted for charge in proof.ledger.charges]
+    charges = merged(charge for _, proof in counted for charge in proof.ledger.charges)
     epsilon = epsilon_of(charges, delta) if charges else None
     return Joint(
         images=images,

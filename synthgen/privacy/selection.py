@@ -12,7 +12,7 @@ published, and nothing else. If a run is (λ, ε(λ))-RDP, the whole is (λ, ε'
 
 (arXiv:2110.03620, theorem 2 with η = 1). ``docs/privacy.md`` has a table: 3 to 30 runs cost 1.5 to 3.3 times the
 epsilon of one. Of the paper's other distributions Poisson has K = 0 at times, and with the library's bound costs more
-from ten runs on; the logarithmic one costs up to a fifth less, but makes a single run the most likely number, and
+from ten runs on; the logarithmic one costs up to a quarter less, but makes a single run the most likely number, and
 leaves hundreds of runs possible.
 """
 

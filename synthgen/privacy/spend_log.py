@@ -24,7 +24,7 @@ from typing import Any
 
 from synthgen.errors import PrivacyError
 from synthgen.files import exclusive_lock, flush_to_disk, open_own, publish, read_own
-from synthgen.privacy.accounting import Mechanism, epsilon_of
+from synthgen.privacy.accounting import Mechanism, epsilon_of, merged
 from synthgen.privacy.ledger import Ledger, LedgerRecord
 from synthgen.privacy.selection import Selection
 from synthgen.untrusted.text import parse_json
@@ -89,7 +89,7 @@ class SpendLog:
         ledgers = {name: ledger for name, ledger in self._ledgers().items() if name != run}
         if not ledgers:
             return None
-        charges = [charge for ledger in ledgers.values() for charge in ledger.charges]
+        charges = merged(charge for ledger in ledgers.values() for charge in ledger.charges)
         return Spent(len(ledgers), epsilon_of(charges, delta), delta)
 
     def expect_all_charges_in(self, record: LedgerRecord, path: Path) -> None:

@@ -1,10 +1,10 @@
 """Training by recipe ``dpgan``: a generator against a discriminator that is trained by DP-SGD.
 
-A run is a number of discriminator steps, each on its own Poisson sample. Steps are charged to a ledger on disk some
-at a time before they are run; a run that is killed has paid for steps whose outcome it lost, and ends so much earlier.
-Nothing that is written, printed or decided here depends on the real images except through the noise: no loss or
-accuracy on them, no hash of them. The noise is the operating system's, so that no two runs are alike, whatever their
-seed.
+A run is a number of discriminator steps, each on its own Poisson sample. Steps are charged to a ledger on disk some at
+a time before they are run; a run that is killed has paid for steps whose outcome it lost, and ends so much earlier.
+Nothing that is written into the folder, printed or decided here depends on the real images except through the noise: no
+loss or accuracy on them, no hash of them. The noise is the operating system's, so that no two runs are alike, whatever
+their seed.
 """
 
 from dataclasses import dataclass

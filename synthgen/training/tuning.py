@@ -16,8 +16,9 @@ one run with the best score is published; of K and of all other runs nothing is.
 4. A run whose figures are no numbers any more has the worst score, too, and ends nothing.
 5. Shown are the plan, and at the end the best run with its score. No bar, no stage, no summary, no warning: how far a
    run is would tell when the next one begins. Whoever waits learns how long it took, and so about how many runs there
-   were; who must not know of the images must not know of that. The files' times are all those of the end.
-6. The folder of a run that is not the best is deleted at once. The best one's files become those of the folder.
+   were; who must not know of the images must not know of that. The files' modification times are all those of the end.
+6. The folder of a run that is not the best is deleted at once. The best one's files become those of the folder. Which
+   of two names the first run's folder has is drawn.
 
 While it is under way, the folder holds the number of runs that are left and the best so far: give it to nobody. A copy
 of the whole folder that goes on by itself is a second tuning, which nothing in the folder can tell.
@@ -132,7 +133,8 @@ class TuningPlan(PrivatePlan):
         if len(account.record.ledger):
             raise PrivacyError(f"{out}: holds the ledger of a tuning without its state; start anew in another --out")
         drawn = tuple(secrets.randbelow(len(self.candidates)) for _ in range(self.selection.draw_runs()))
-        tuning = _Tuning(self, out, Progress(drawn=drawn), account)
+        slot = secrets.randbelow(len(SLOTS))  # so that a folder's name, as in an error, does not tell a first run
+        tuning = _Tuning(self, out, Progress(drawn=drawn, slot=slot), account)
         tuning.save()  # from here on it can be resumed, and nothing is drawn anew
         tuning.charge()
         return tuning

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from synthgen.errors import PrivacyError
-from synthgen.privacy.accounting import Mechanism, epsilon_of
+from synthgen.privacy.accounting import MAX_STEPS, Mechanism, epsilon_of, merged
 from synthgen.privacy.joint import Held, joint_guarantees
 from synthgen.privacy.ledger import Ledger
 from synthgen.privacy.proof import PrivacyProof
@@ -129,3 +129,20 @@ def test_a_real_statement_is_met_exactly():
     assert joint.epsilon == statement.proof.epsilon
     assert joint.true_positive_rate == statement.proof.curve.true_positive_rate
     assert joint.lines() == [statement.summary]
+
+
+def test_many_equal_runs_are_priced_by_loss_distributions():
+    """Each mechanism by itself, they would be too many for these, and RDP's bound is larger."""
+    mechanisms = [look("teacher", 60.0, 0.125, 50), look("embedding", 3.5)]
+    runs = held(**{f"run{i}": stated(*mechanisms, run=f"{i:032x}") for i in range(40)})
+    (joint,) = joint_guarantees(runs)
+    together = [replace(each, steps=40 * each.steps) for each in mechanisms]
+    assert len(joint.counted) == 40
+    assert joint.epsilon == pytest.approx(epsilon_of(together, 1e-5), abs=1.1e-4)
+    assert joint.epsilon < 0.99 * epsilon_of(together, 1e-5, "rdp")
+
+
+def test_merged_mechanisms_are_all_there():
+    million = look("teacher", 1e4, 0.125, MAX_STEPS)
+    charges = merged([EMBEDDING, TEACHER, EMBEDDING, look("embedding", 7.0), million, million])
+    assert sorted(each.steps for each in charges) == [1, 2, 50, MAX_STEPS, MAX_STEPS]

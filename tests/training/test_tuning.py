@@ -27,6 +27,7 @@ from synthgen.training.matching.student import Student
 from synthgen.training.plan import plan
 from synthgen.training.run import train
 from synthgen.training.score import noisy_score
+from synthgen.training.tuning_progress import SLOTS
 
 TINY = [
     *SAMPLE,
@@ -216,6 +217,17 @@ def test_everything_is_charged_before_the_first_run(planned, acted, tmp_path, sp
     assert record.ledger.selection == planned.selection
     (log,) = spend_folder.glob("*.jsonl")
     assert [json.loads(line)["run"] for line in log.read_text().splitlines()] == [record.run] * len(planned.mechanisms)
+
+
+def test_the_folder_of_the_first_run_is_drawn(planned, acted, tmp_path, monkeypatch):
+    """An error may name the folder, which must not tell whether a run was over before."""
+    _, scores, _ = acted
+    for i, name in enumerate(SLOTS):
+        scores.append(Killed())
+        monkeypatch.setattr(tuning_module.secrets, "randbelow", lambda most, i=i: i % most)
+        with pytest.raises(Killed):
+            train(replace(planned, spend_log=False), tmp_path / name)
+        assert [path.name for path in (tmp_path / name / "tuning").iterdir()] == [name]
 
 
 def test_a_run_without_numbers_has_the_worst_score_and_ends_nothing(planned, acted, tmp_path):
