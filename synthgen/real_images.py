@@ -18,7 +18,7 @@ from synthgen.errors import DataError
 from synthgen.fashion import Images, Labels
 from synthgen.files import publish
 from synthgen.formats.idx import IDX_PREFIX, idx_count, idx_header, read_idx_images, read_idx_labels
-from synthgen.subject import FASHION, Subject
+from synthgen.subject import FASHION, Subject, undescribed
 from synthgen.untrusted.files import inflated
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -72,12 +72,14 @@ def find_data(folder: Path | None = None, *, download: bool = True) -> Path:
         download: whether they may be downloaded.
 
     Raises:
-        DataError: the four files are in none of these places and cannot be downloaded.
+        DataError: a named folder has no training split, or the four files are in no other place and cannot be
+            downloaded.
     """
     if folder is None and (named := os.environ.get("SYNTHGEN_DATA")):
         folder = Path(named)
+    needed = _names("train") if folder else OFFICIAL_SHA256  # images of one's own may have no test split
     for candidate in [folder] if folder else [DEBIAN_FOLDER, _keras_cache()]:
-        if all(_idx_path(candidate, name) for name in OFFICIAL_SHA256):
+        if all(_idx_path(candidate, name) for name in needed):
             return candidate
     if folder:
         raise DataError(
@@ -87,6 +89,11 @@ def find_data(folder: Path | None = None, *, download: bool = True) -> Path:
     if not download:
         raise DataError(f"not found in {DEBIAN_FOLDER} or {_keras_cache()}")
     return _download()
+
+
+def has_split(folder: Path, split: str) -> bool:
+    """Whether a folder has images of ``train`` or of ``test``; one file of the two is enough, the other is missed."""
+    return any(_idx_path(folder, name) for name in _names(split))
 
 
 def load_real_images(split: str, folder: Path | None = None, *, official: bool = True) -> RealImages:
@@ -101,8 +108,7 @@ def load_real_images(split: str, folder: Path | None = None, *, official: bool =
         DataError: the files are missing, malformed or (``official``) not the official ones.
     """
     folder = find_data(folder)
-    prefix = IDX_PREFIX[split]
-    names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+    names = _names(split)
     paths = [_require(folder, name) for name in names]
     if official and idx_count(paths[0]) > _OFFICIAL_COUNTS[split]:  # a small file may unpack to gigabytes
         raise _not_official(folder, split)
@@ -116,12 +122,14 @@ def load_real_images(split: str, folder: Path | None = None, *, official: bool =
     )
     if official and not known:
         raise _not_official(folder, split)
-    return RealImages.of(images, labels, subject=FASHION if known else _unnamed(labels), official=known)
+    subject = FASHION if known else undescribed(int(labels.max()) + 1)
+    return RealImages.of(images, labels, subject=subject, official=known)
 
 
-def _unnamed(labels: Labels) -> Subject:
-    """What images show of which nobody has said it; how many classes there are is public."""
-    return Subject(name="own images", class_names=tuple(f"class {i}" for i in range(max(2, int(labels.max()) + 1))))
+def _names(split: str) -> tuple[str, str]:
+    """The files of a split's images and labels, without ``.gz``."""
+    prefix = IDX_PREFIX[split]
+    return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
 
 
 def _not_official(folder: Path, split: str) -> DataError:
