@@ -42,8 +42,8 @@ _PROBED = 1_000  # images by which it is seen whether the shipped classifier kno
 _LEAST_KNOWN = 0.5  # of them; 0.9 of clothes, 0.1 of digits
 _STATEMENT = (
     "Distances are taken in the 128 features of a small CNN that was trained on these very training images. They "
-    "compare only with distances by the same classifier. This Fréchet distance is not the Inception FID of papers, and must "
-    "not be compared with it."
+    "compare only with distances by the same classifier. This Fréchet distance is not the Inception FID of papers, and "
+    "must not be compared with it."
 )
 
 
