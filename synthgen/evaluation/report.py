@@ -94,7 +94,7 @@ def summary(evaluation: Evaluation) -> list[str]:
     else:
         rows.append(("exact copies of training images", *exact[1:]))
         rows.append(("usefulness, near copies", "–", "–", "not to be told: no real test images"))
-    return [f"{name:<48}{a:>16}{b:>16}  {word}".rstrip() for name, a, b, word in ((*row, "", "")[:4] for row in rows)]
+    return [f"{name:<48}{a:>16} {b:>15}  {word}".rstrip() for name, a, b, word in ((*row, "", "")[:4] for row in rows)]
 
 
 def render_report(evaluation: Evaluation) -> str:

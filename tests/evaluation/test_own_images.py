@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from support import DATA, forge
 
 from synthgen.errors import DataError, UsageError
@@ -343,3 +344,28 @@ def test_a_folder_with_a_training_split_alone_is_data(train_alone, tmp_path):
     (train_alone / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="no Fashion-MNIST here"):
         find_data(train_alone)
+
+
+@pytest.mark.slow
+def test_real_digits_as_a_set_are_useful_and_rightly_labelled(write_set, monkeypatch, tmp_path):
+    """A second real data set, with the real CNN and the reference classifier trained in earnest."""
+    monkeypatch.undo()
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    small = (digits.images * (255 / 16)).astype(np.uint8)
+    images = np.stack([np.asarray(Image.fromarray(image).resize((28, 28))) for image in small])
+    labels = digits.target.astype(np.uint8)
+    write_idx(tmp_path / "digits", "train", images[:1500], labels[:1500])
+    write_idx(tmp_path / "digits", "test", images[1500:], labels[1500:])
+    folder = write_set(images[:1500], labels[:1500])
+
+    def change(document: dict[str, Any]) -> None:
+        recipe = document["checkpoint"]["recipe"]
+        recipe["subject"] = {"name": OWN.name, "class_names": list(undescribed(10).class_names)}
+        document["checkpoint"]["recipe_sha256"] = sha256_of_json(recipe)
+        document["class_names"] = recipe["subject"]["class_names"]
+
+    forge(folder, change)
+    found = measure(folder, tmp_path / "digits")
+    assert found.utility[0].synthetic.mean > 0.9
+    assert found.recognition.synthetic.mean > 0.95
+    assert found.memorisation.synthetic.exact_copies == 1500
