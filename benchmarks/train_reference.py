@@ -17,7 +17,8 @@ from pathlib import Path
 
 import synthgen
 from synthgen.evaluation.classifiers import predicted_labels, train_small_cnn
-from synthgen.evaluation.reference import REFERENCE_PATH, REFERENCE_SHA256, save_reference
+from synthgen.evaluation.material import REFERENCE_SHA256
+from synthgen.evaluation.reference import REFERENCE_PATH, save_reference
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
 
     train, test = synthgen.load_real_images("train"), synthgen.load_real_images("test")
     began = time.monotonic()
-    model = train_small_cnn(train.images, train.labels, seed=0)
+    model = train_small_cnn(train.images, train.labels, seed=0, classes=10)
     seconds = time.monotonic() - began
     accuracy = (predicted_labels(model, test.images) == test.labels).mean()
     sha256 = save_reference(options.out, model)

@@ -19,7 +19,7 @@ from synthgen.fashion import Images, Labels
 from synthgen.files import publish
 from synthgen.formats.idx import IDX_PREFIX, idx_count, idx_header, read_idx_images, read_idx_labels
 from synthgen.preparation.record import expect_files, read_data_json
-from synthgen.subject import FASHION, Subject
+from synthgen.subject import FASHION, Subject, undescribed
 from synthgen.untrusted.files import inflated
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -73,13 +73,14 @@ def find_data(folder: Path | None = None, *, download: bool = True) -> Path:
         download: whether they may be downloaded.
 
     Raises:
-        DataError: the files are in none of these places and cannot be downloaded.
+        DataError: a named folder has no training split, or the four files are in no other place and cannot be
+            downloaded.
     """
     if folder is None and (named := os.environ.get("SYNTHGEN_DATA")):
         folder = Path(named)
-    names = list(OFFICIAL_SHA256)[: 2 if folder else 4]  # a user's own images may have no test split
+    needed = _names("train") if folder else OFFICIAL_SHA256  # images of one's own may have no test split
     for candidate in [folder] if folder else [DEBIAN_FOLDER, _keras_cache()]:
-        if all(_idx_path(candidate, name) for name in names):
+        if all(_idx_path(candidate, name) for name in needed):
             return candidate
     if folder:
         raise DataError(
@@ -89,6 +90,11 @@ def find_data(folder: Path | None = None, *, download: bool = True) -> Path:
     if not download:
         raise DataError(f"not found in {DEBIAN_FOLDER} or {_keras_cache()}")
     return _download()
+
+
+def has_split(folder: Path, split: str) -> bool:
+    """Whether a folder has images of ``train`` or of ``test``; one file of the two is enough, the other is missed."""
+    return any(_idx_path(folder, name) for name in _names(split))
 
 
 def load_real_images(split: str, folder: Path | None = None, *, official: bool = True) -> RealImages:
@@ -109,8 +115,7 @@ def load_real_images(split: str, folder: Path | None = None, *, official: bool =
         expect_files(folder, preparation)
         if not preparation.counts[split]:
             raise DataError(f"{folder}: has no {split} split; run synthgen prepare anew, with --test or --test-share")
-    prefix = IDX_PREFIX[split]
-    names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+    names = _names(split)
     paths = [_require(folder, name) for name in names]
     if official and idx_count(paths[0]) > _OFFICIAL_COUNTS[split]:  # a small file may unpack to gigabytes
         raise _not_official(folder, split)
@@ -124,13 +129,14 @@ def load_real_images(split: str, folder: Path | None = None, *, official: bool =
     )
     if official and not known:
         raise _not_official(folder, split)
-    subject = _unnamed(labels) if preparation is None else preparation.subject
+    subject = undescribed(int(labels.max()) + 1) if preparation is None else preparation.subject
     return RealImages.of(images, labels, subject=FASHION if known else subject, official=known)
 
 
-def _unnamed(labels: Labels) -> Subject:
-    """What images show of which nobody has said it; how many classes there are is public."""
-    return Subject(name="own images", class_names=tuple(f"class {i}" for i in range(max(2, int(labels.max()) + 1))))
+def _names(split: str) -> tuple[str, str]:
+    """The files of a split's images and labels, without ``.gz``."""
+    prefix = IDX_PREFIX[split]
+    return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
 
 
 def _not_official(folder: Path, split: str) -> DataError:

@@ -84,6 +84,11 @@ class Subject:
         return cls(name=name, class_names=tuple(class_names), licence=licence)
 
 
+def undescribed(num_classes: int) -> Subject:
+    """What images show of which nobody has said it: ``class 0``, ``class 1``, …"""
+    return Subject(name="own images", class_names=tuple(f"class {i}" for i in range(max(MIN_CLASSES, num_classes))))
+
+
 def folder_name(class_name: str) -> str:
     """A class name in lower case, with a hyphen for everything that is not allowed in all file systems."""
     lower = unicodedata.normalize("NFC", class_name).lower()

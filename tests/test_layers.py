@@ -32,6 +32,7 @@ HEAVY = {  # import TensorFlow or Keras when they are imported; nothing else doe
     "audit.pairs",
     "evaluation.classifiers",
     "evaluation.inception",
+    "evaluation.own_reference",
     "evaluation.reference",
     "model.networks",
     "model.parts",

@@ -149,16 +149,18 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help=DATA_HELP)] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report (HTML).")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the numbers (JSON).")] = None,
-    holdout: Annotated[
-        int, typer.Option(help="Measure on the last N training images instead of the test images.", min=0)
-    ] = 0,
+    holdout: Annotated[int, typer.Option(help="Measure on the last N training images, not on test images.", min=0)] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Faster: one classifier, other figures on samples.")] = False,
     seeds: Annotated[int, typer.Option(help="How many times each classifier is trained.", max=1_000)] = 1,
     inception: Annotated[
         Path | None, typer.Option(help="Weights of Keras's InceptionV3; adds the usual Fréchet Inception distance.")
     ] = None,
     allow_unofficial: Annotated[
-        bool, typer.Option("--allow-unofficial", help="Accept real images that are not the official ones.")
+        bool,
+        typer.Option(
+            "--allow-unofficial",
+            help="Accept another Fashion-MNIST than the official one; a set of your own images needs no such word.",
+        ),
     ] = False,
     shareable: Annotated[
         bool, typer.Option("--shareable", help="Leave real images and their hashes out of report and JSON.")
@@ -302,10 +304,13 @@ app.add_typer(recipes_app, name="recipes")
 @app.command(help="Print where the real images were found, or how to get them.")
 def data(folder: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None) -> None:
     """``synthgen data``."""
-    from synthgen.real_images import find_data, load_real_images
+    from synthgen.real_images import find_data, has_split, load_real_images
 
     found = find_data(folder)
     for split in ("train", "test"):
+        if split == "test" and not has_split(found, split):
+            print_line(f"{split:<8}       0 images")
+            continue
         real = load_real_images(split, found, official=False)
         what = "official Fashion-MNIST" if real.official else f"{real.subject.name}, {real.subject.classes_in_words}"
         print_line(f"{split:<8}{len(real):>8,} images  {what}  {found}")

@@ -15,7 +15,7 @@ from tqdm import TqdmMonitorWarning, tqdm
 from synthgen.errors import SynthgenWarning
 from synthgen.workers import Progress, StageProgress
 
-DATA_HELP = "Folder of the four real Fashion-MNIST files; by default they are looked for (see: synthgen data)."
+DATA_HELP = "Folder of your own real images; by default Fashion-MNIST is looked for (see: synthgen data)."
 _MAX_LINE = 4_000  # characters: longer than any line of ours
 # By default tqdm makes a lock for several processes, for which some Pythons start another process.
 tqdm.set_lock(threading.RLock())

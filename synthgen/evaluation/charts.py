@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 _WIDTH = 1_000  # units of every chart; the page scales it
+_LABEL_CHARACTERS = 20
 _LABEL_WIDTH, _VALUE_WIDTH, _ROW_HEIGHT = 170, 130, 28
 
 
@@ -35,7 +36,7 @@ def dumbbells(
         parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{tick:.0%}</text>')
     for i, (label, share, ceiling) in enumerate(rows):
         y = 20 + i * _ROW_HEIGHT
-        parts.append(f'<text x="{_LABEL_WIDTH - 12}" y="{y + 5}" text-anchor="end">{escape(label)}</text>')
+        parts.append(f'<text x="{_LABEL_WIDTH - 12}" y="{y + 5}" text-anchor="end">{escape(_short(label))}</text>')
         if share is not None and ceiling is not None:
             ends = f'x1="{across(share):.1f}" x2="{across(ceiling):.1f}"'
             parts.append(f'<line class="gap" {ends} y1="{y}" y2="{y}"/>')
@@ -101,6 +102,11 @@ def _legend(names: tuple[str, str]) -> str:
     entries = (("synthetic", names[0]), ("real", names[1]))
     keys = "".join(f'<span><i class="key {kind}"></i>{escape(name)}</span>' for kind, name in entries)
     return f'<p class="legend">{keys}</p>'
+
+
+def _short(label: str) -> str:
+    """A label that fits beside a chart."""
+    return label if len(label) <= _LABEL_CHARACTERS else f"{label[: _LABEL_CHARACTERS - 1]}…"
 
 
 def _spoken(share: float | None) -> str:

@@ -15,7 +15,7 @@ from keras import layers
 
 import synthgen.model.networks  # noqa: F401  (refuses a Keras that does not run on TensorFlow)
 from synthgen.errors import EvaluationError
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, PIXELS, Images, Labels
+from synthgen.fashion import IMAGE_SIDE, PIXELS, Images, Labels
 from synthgen.workers import StepProgress
 
 Classifier = Callable[[Images], Labels]  # uint8 (N, 28, 28) → uint8 (N,)
@@ -35,6 +35,7 @@ def train_classifier(
     labels: Labels,
     seed: int,
     *,
+    classes: int,
     epochs: int = EPOCHS,
     progress: StepProgress = lambda done, of: None,
 ) -> Classifier:
@@ -45,6 +46,7 @@ def train_classifier(
         images: uint8, shape (N, 28, 28).
         labels: uint8, shape (N,). If all are equal, the classifier always answers that label.
         seed: decides initial weights and image order.
+        classes: how many there are.
         epochs: passes of the CNN over the images; the other classifiers have their own schedules.
         progress: called with the steps done and the steps in all.
 
@@ -54,11 +56,14 @@ def train_classifier(
     if (labels == labels[0]).all():
         only = labels[0]
         return lambda unseen: np.full(len(unseen), only, np.uint8)
-    return TRAINERS[name](images, labels, seed, epochs, progress)
+    return TRAINERS[name](images, labels, seed, epochs, progress, classes)
 
 
-def small_cnn() -> keras.Sequential:
-    """Three convolutions and a dense layer, pixels 0 to 255 in, logits out: 241,000 parameters, 15 MFLOP an image."""
+def small_cnn(classes: int) -> keras.Sequential:
+    """Three convolutions and a dense layer, pixels 0 to 255 in, a logit for each class out.
+
+    For ten classes it has 241,000 parameters and costs 15 MFLOP an image.
+    """
     convolutions = [
         layer
         for filters in (32, 64, 128)
@@ -74,7 +79,7 @@ def small_cnn() -> keras.Sequential:
         layers.Dropout(0.3),
         layers.Dense(128, "relu"),
         layers.Dropout(0.3),
-        layers.Dense(NUM_CLASSES),
+        layers.Dense(classes),
     ]
     return keras.Sequential(
         [layers.Input((IMAGE_SIDE, IMAGE_SIDE, 1)), layers.Rescaling(1 / 255), *convolutions, *head]
@@ -87,6 +92,8 @@ def train_small_cnn(
     seed: int,
     epochs: int = EPOCHS,
     progress: StepProgress = lambda done, of: None,
+    *,
+    classes: int,
 ) -> keras.Sequential:
     """Train ``small_cnn`` by AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with a cosine decay of its rate.
 
@@ -96,9 +103,10 @@ def train_small_cnn(
         seed: sets the global random state of Python, NumPy and TensorFlow.
         epochs: passes over the images.
         progress: called after every batch.
+        classes: how many there are.
     """
     keras.utils.set_random_seed(seed)
-    model = small_cnn()
+    model = small_cnn(classes)
     steps = epochs * -(-len(images) // BATCH)
     rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)
     model.compile(
@@ -132,20 +140,24 @@ class _Steps(keras.callbacks.Callback):  # type: ignore[misc]  # Keras's classes
         self._progress(self._done, self._steps)
 
 
-def _train_cnn(images: Images, labels: Labels, seed: int, epochs: int, progress: StepProgress) -> Classifier:
-    model = train_small_cnn(images, labels, seed, epochs, progress)
+def _train_cnn(
+    images: Images, labels: Labels, seed: int, epochs: int, progress: StepProgress, classes: int
+) -> Classifier:
+    model = train_small_cnn(images, labels, seed, epochs, progress, classes=classes)
     return lambda unseen: predicted_labels(model, unseen)
 
 
 def _train_logistic_regression(
-    images: Images, labels: Labels, seed: int, epochs: int, progress: StepProgress
+    images: Images, labels: Labels, seed: int, epochs: int, progress: StepProgress, classes: int
 ) -> Classifier:
     """Multinomial logistic regression on pixels in [0, 1]: 100 steps of L-BFGS, ridge penalty 1."""
     linear_model = _scikit_learn("linear_model")
     return _fitted(linear_model.LogisticRegression(max_iter=_LBFGS_STEPS, random_state=seed), images, labels, progress)
 
 
-def _train_mlp(images: Images, labels: Labels, seed: int, epochs: int, progress: StepProgress) -> Classifier:
+def _train_mlp(
+    images: Images, labels: Labels, seed: int, epochs: int, progress: StepProgress, classes: int
+) -> Classifier:
     """One hidden layer of 128 on pixels in [0, 1]: 10 epochs of Adam."""
     neural_network = _scikit_learn("neural_network")
     model = neural_network.MLPClassifier(
@@ -189,7 +201,7 @@ def _scikit_learn(module: str) -> Any:
         ) from error
 
 
-TRAINERS: dict[str, Callable[[Images, Labels, int, int, StepProgress], Classifier]] = {
+TRAINERS: dict[str, Callable[[Images, Labels, int, int, StepProgress, int], Classifier]] = {
     SMALL_CNN: _train_cnn,
     LOGISTIC_REGRESSION: _train_logistic_regression,
     SMALL_MLP: _train_mlp,

@@ -76,16 +76,17 @@ class Fidelity:
 
     Attributes:
         statement: which features these are, and what the distances may be compared with.
-        synthetic, real: the set, and the real test images.
+        synthetic, real: the set, and the real test images; None where there are none.
     """
 
     statement: str
     synthetic: Comparison
-    real: Comparison
+    real: Comparison | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
-        return {"statement": self.statement, "synthetic": self.synthetic.to_dict(), "real": self.real.to_dict()}
+        real = self.real and self.real.to_dict()
+        return {"statement": self.statement, "synthetic": self.synthetic.to_dict(), "real": real}
 
 
 def compare(real: Features, other: Features) -> Comparison:

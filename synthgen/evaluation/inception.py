@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from synthgen.errors import EvaluationError
 from synthgen.evaluation.fidelity import Fidelity, compare
-from synthgen.evaluation.subject import Subject
+from synthgen.evaluation.material import Material
 from synthgen.fashion import Images
 from synthgen.index import pieces
 from synthgen.workers import StepProgress
@@ -70,20 +70,21 @@ def inception_features(
     return features
 
 
-def compare_by_inception(subject: Subject, inception: keras.Model) -> Fidelity:
+def compare_by_inception(material: Material, inception: keras.Model) -> Fidelity:
     """Fidelity by Inception's features, of at most ``inception_images`` of each kind of images."""
 
     def of(what: str, images: Images) -> npt.NDArray[np.float32]:
         return inception_features(
-            inception, images, lambda done, of: subject.progress(f"Inception features of {what}", done, of)
+            inception, images, lambda done, of: material.progress(f"Inception features of {what}", done, of)
         )
 
-    most = min(len(subject.images), subject.effort.inception_images)
-    real = of("real training images", subject.real_sample(subject.effort.inception_images).images)
+    most = min(len(material.images), material.effort.inception_images)
+    real = of("real training images", material.real_sample(material.effort.inception_images).images)
+    test = material.test
     return Fidelity(
         statement=STATEMENT,
-        synthetic=compare(real, of("the set", subject.images[:most])),
-        real=compare(real, of("real test images", subject.test.images[:most])),
+        synthetic=compare(real, of("the set", material.images[:most])),
+        real=None if test is None else compare(real, of("real test images", test.images[:most])),
     )
 
 

@@ -7,7 +7,7 @@ taken from the distances among real images. None of this is a privacy guarantee.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ _HISTOGRAM_BINS = 40
 class Closeness:
     """Distances of images to the nearest training images, and to the nearest test images.
 
-    Distances are root-mean-square differences a pixel, in grey levels.
+    Distances are root-mean-square differences a pixel, in grey levels. Without test images only the distances to all
+    training images and the exact copies are known; the others are None.
 
     Attributes:
         images: how many were measured.
@@ -42,14 +43,14 @@ class Closeness:
 
     images: int
     training_quantiles: tuple[float, ...]
-    part_quantiles: tuple[float, ...]
-    test_quantiles: tuple[float, ...]
-    ratio: float
-    nearer_to_training: float
-    near_copies: float
+    part_quantiles: tuple[float, ...] | None = None
+    test_quantiles: tuple[float, ...] | None = None
+    ratio: float | None = None
+    nearer_to_training: float | None = None
+    near_copies: float | None = None
     exact_copies: int
-    part_histogram: tuple[float, ...]
-    test_histogram: tuple[float, ...]
+    part_histogram: tuple[float, ...] | None = None
+    test_histogram: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +60,14 @@ class Repetition:
     Attributes:
         images: how many were measured, each against all.
         quantiles: of the distances to the nearest other image, at ``QUANTILES``.
-        near_duplicates: the share nearer to another than all but 1 % of real test images are to a training image.
+        near_duplicates: the share nearer to another than all but 1 % of real test images are to a training image; None
+            without test images.
         exact_duplicates: how many equal another image, pixel by pixel.
     """
 
     images: int
     quantiles: tuple[float, ...]
-    near_duplicates: float
+    near_duplicates: float | None
     exact_duplicates: int
 
 
@@ -75,17 +77,18 @@ class Memorisation:
 
     Attributes:
         synthetic: closeness of the set's images.
-        real: closeness of the real test images, each compared with the other test images: the floor.
+        real: closeness of the real test images, each compared with the other test images: the floor; None without
+            test images, as are ``near`` and ``histogram_edges``.
         repetition: within the set; None for a set of one image.
         near: the distance that counts as near.
         histogram_edges: of the histograms' bins, one more than there are bins.
     """
 
     synthetic: Closeness
-    real: Closeness
+    real: Closeness | None
     repetition: Repetition | None
-    near: float
-    histogram_edges: tuple[float, ...]
+    near: float | None
+    histogram_edges: tuple[float, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,7 @@ class ClosestPairs:
 def measure_memorisation(
     images: Images,
     train: Images,
-    test: Images,
+    test: Images | None,
     *,
     most: int = 60_000,
     pairs: int = 18,
@@ -120,54 +123,61 @@ def measure_memorisation(
     Args:
         images: the set, uint8 (N, 28, 28), in random order if N is more than ``most``.
         train: real training images, uint8 (M, 28, 28).
-        test: real test images, uint8 (K, 28, 28), in random order if K is more than ``most``.
+        test: real test images, uint8 (K, 28, 28), in random order if K is more than ``most``; None if there are none.
         most: neighbours are searched for the first ``most`` of ``images`` and of ``test``, always among all.
         pairs: how many of the closest pairs to return as pictures.
         progress: called as the search goes on.
     """
     judged = images[:most]
+    near: float | None = None
+    edges: npt.NDArray[np.float64] | None = None
+    fresh: _Distances | None = None
     found = _distances(judged, train, test, progress=progress)
-    fresh = _distances(test[:most], train, test, queries_are_test=True, progress=progress)
-    near = float(np.quantile(fresh.training.rms, NEAR_QUANTILE))
-    farthest = max(float(np.quantile(d, 0.999)) for d in (found.parts, found.test, fresh.parts, fresh.test))
-    edges = np.linspace(0, max(farthest, 1.0), _HISTOGRAM_BINS + 1)
+    if test is not None:
+        fresh = _distances(test[:most], train, test, queries_are_test=True, progress=progress)
+        near = float(np.quantile(fresh.training.rms, NEAR_QUANTILE))
+        farthest = max(float(np.quantile(d, 0.999)) for each in (found, fresh) for d in each.sides or ())
+        edges = np.linspace(0, max(farthest, 1.0), _HISTOGRAM_BINS + 1)
     inside = None
     if len(images) > 1:
         report = in_stage(progress, "nearest among the set's own images", len(judged))
         inside = nearest(judged, images, others_only=True, progress=report)
     result = Memorisation(
         synthetic=_closeness(found, near, edges),
-        real=_closeness(fresh, near, edges),
+        real=None if fresh is None else _closeness(fresh, near, edges),
         repetition=None if inside is None else _repetition(inside, near),
         near=near,
-        histogram_edges=tuple(edges.tolist()),
+        histogram_edges=None if edges is None else tuple(edges.tolist()),
     )
     return result, _closest_pairs(images, train, found.training, inside, pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Distances:
-    """Of N queries: the nearest training images, and distances to each part of these (parts, N) and to test (N,)."""
+    """Of N queries: the nearest training images, and distances to each part of these (parts, N) and to test (N,).
+
+    Both distances are None without test images.
+    """
 
     training: Neighbours
-    parts: npt.NDArray[np.float64]
-    test: npt.NDArray[np.float64]
+    sides: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None
 
 
 def _distances(
-    queries: Images, train: Images, test: Images, *, queries_are_test: bool = False, progress: StageProgress
+    queries: Images, train: Images, test: Images | None, *, queries_are_test: bool = False, progress: StageProgress
 ) -> _Distances:
     """Compare queries with the training images, a part as large as the test set at a time, and with the test images."""
-    size = min(len(test), len(train))
+    size = len(train) if test is None else min(len(test), len(train))
     starts = range(0, len(train), size)
-    report = in_stage(progress, "nearest among real images", len(queries) * (len(starts) + 1))
+    report = in_stage(progress, "nearest among real images", len(queries) * (len(starts) + (test is not None)))
     found = [nearest(queries, train[start : start + size], progress=report) for start in starts]
+    training = _nearest_of(found, starts)
+    if test is None:
+        return _Distances(training=training, sides=None)
     leave_out = queries_are_test and len(test) > 1  # a single test image has no other to be compared with
     unseen = nearest(queries, test, others_only=leave_out, progress=report)
     whole_parts = len(train) // size  # the last may be smaller, and nearest neighbours in it farther
-    return _Distances(
-        training=_nearest_of(found, starts), parts=np.stack([n.rms for n in found[:whole_parts]]), test=unseen.rms
-    )
+    return _Distances(training=training, sides=(np.stack([n.rms for n in found[:whole_parts]]), unseen.rms))
 
 
 def _nearest_of(found: Sequence[Neighbours], starts: Sequence[int]) -> Neighbours:
@@ -178,28 +188,34 @@ def _nearest_of(found: Sequence[Neighbours], starts: Sequence[int]) -> Neighbour
     return Neighbours(indices=indices[part, queries], squared_distances=distances[part, queries])
 
 
-def _closeness(distances: _Distances, near: float, edges: npt.NDArray[np.float64]) -> Closeness:
-    parts, test = distances.parts, distances.test
+def _closeness(distances: _Distances, near: float | None, edges: npt.NDArray[np.float64] | None) -> Closeness:
+    rms = distances.training.rms
+    known = Closeness(
+        images=len(rms),
+        training_quantiles=_quantiles(rms),
+        exact_copies=int((distances.training.squared_distances == 0).sum()),
+    )
+    if distances.sides is None or near is None or edges is None:
+        return known
+    parts, test = distances.sides
     median = float(np.median(test))
-    return Closeness(
-        images=len(test),
-        training_quantiles=_quantiles(distances.training.rms),
+    return replace(
+        known,
         part_quantiles=_quantiles(parts),
         test_quantiles=_quantiles(test),
         ratio=float(np.median(parts)) / median if median else 1.0,
         nearer_to_training=float(((parts < test) + (parts == test) / 2).mean()),
-        near_copies=float((distances.training.rms < near).mean()),
-        exact_copies=int((distances.training.squared_distances == 0).sum()),
+        near_copies=float((rms < near).mean()),
         part_histogram=_histogram(parts, edges),
         test_histogram=_histogram(test, edges),
     )
 
 
-def _repetition(inside: Neighbours, near: float) -> Repetition:
+def _repetition(inside: Neighbours, near: float | None) -> Repetition:
     return Repetition(
         images=len(inside.indices),
         quantiles=_quantiles(inside.rms),
-        near_duplicates=float((inside.rms < near).mean()),
+        near_duplicates=None if near is None else float((inside.rms < near).mean()),
         exact_duplicates=int((inside.squared_distances == 0).sum()),
     )
 

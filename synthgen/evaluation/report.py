@@ -5,6 +5,7 @@ text is escaped, and the page's own policy forbids it to load or run anything.
 """
 
 import base64
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,10 @@ from PIL import Image
 from synthgen.errors import EvaluationError
 from synthgen.evaluation.charts import dumbbells, histograms
 from synthgen.evaluation.fidelity import Comparison, Fidelity
-from synthgen.evaluation.memorisation import QUANTILES, Memorisation
+from synthgen.evaluation.memorisation import QUANTILES, Closeness, Memorisation
 from synthgen.evaluation.run import Evaluation
-from synthgen.evaluation.utility import Outcome
-from synthgen.fashion import CLASS_NAMES, IMAGE_SIDE, Images
+from synthgen.evaluation.utility import Outcome, Usefulness
+from synthgen.fashion import IMAGE_SIDE, Images
 from synthgen.files import publish
 from synthgen.model.claims import origin_words
 from synthgen.sets.reading import claimed_by
@@ -31,6 +32,7 @@ Rows = list[tuple[str, ...]]  # of a table, cell by cell
 
 _FOLDER = Path(__file__).parent
 _GAP = 2  # pixels between images in a row
+_CONFUSION_CLASSES = 32  # the table of more would be larger than all the rest of the page
 _MEASURES = (  # (name, how to read it, source)
     ("Fréchet distance", "lower is better", "Heusel et al. 2017"),
     ("Kernel distance × 1,000", "lower is better", "Bińkowski et al. 2018"),
@@ -76,22 +78,23 @@ def summary(evaluation: Evaluation) -> list[str]:
     rows: Rows = [("", "this set", "real images")]
     for u in evaluation.utility:
         name = f"test accuracy after training, {u.classifier}"
-        rows.append((name, _with_spread(u.synthetic), _with_spread(u.real), f"ratio {u.ratio:.3f}"))
+        rows.append((name, _with_spread(u.synthetic), _with_spread(u.real), f"ratio {u.ratio:.3f}{_balanced(u)}"))
     if recognition.synthetic:
-        agreement = _percent(recognition.synthetic.mean), _percent(recognition.real.mean)
+        agreement = _percent(recognition.synthetic.mean), _percent(recognition.real.mean if recognition.real else None)
         rows.append(("labels confirmed by a classifier of real ones", *agreement))
     rows += [row[:4] for row in _fidelity_rows(evaluation.fidelity)]
     if evaluation.inception:
         _, *frechet = _fidelity_rows(evaluation.inception)[0][:4]
         rows.append(("Fréchet distance in Inception's features", *frechet))
-    sides = (found.synthetic, found.real)
-    rows += [
-        (*_memorisation_rows(found)[0], "50 % if nothing is memorised"),
-        ("near copies of training images", *(_percent(side.near_copies, 2) for side in sides)),
-    ]
-    if found.repetition:
-        rows.append(("near duplicates inside the set", _percent(found.repetition.near_duplicates, 2)))
-    return [f"{name:<48}{a:>16}{b:>16}  {word}".rstrip() for name, a, b, word in ((*row, "", "")[:4] for row in rows)]
+    nearer, _, _, near, exact, *_ = _memorisation_rows(found)
+    if found.real:
+        rows += [(*nearer, "50 % if nothing is memorised"), ("near copies of training images", *near[1:])]
+        if found.repetition:
+            rows.append(("near duplicates inside the set", _percent(found.repetition.near_duplicates, 2)))
+    else:
+        rows.append(("exact copies of training images", *exact[1:]))
+        rows.append(("usefulness, near copies", "–", "–", "not to be told: no real test images"))
+    return [f"{name:<48}{a:>16} {b:>15}  {word}".rstrip() for name, a, b, word in ((*row, "", "")[:4] for row in rows)]
 
 
 def render_report(evaluation: Evaluation) -> str:
@@ -101,6 +104,8 @@ def render_report(evaluation: Evaluation) -> str:
         EvaluationError: Jinja2 is not installed.
     """
     samples, pairs = evaluation.pictures.samples, evaluation.pictures.pairs
+    names = evaluation.manifest.subject.class_names
+    first = next(iter(evaluation.utility), None)
     widest = max(len(row) for row in samples.values())
     return (
         _environment()
@@ -113,11 +118,11 @@ def render_report(evaluation: Evaluation) -> str:
             style=(_FOLDER / "report.css").read_text("utf-8"),
             samples=[(name, _picture(row, f"{len(row)} images: {name}", widest)) for name, row in samples.items()],
             utility_bars=[(u.classifier, u.synthetic.mean, u.real.mean) for u in evaluation.utility],
-            utility_rows=[
-                (u.classifier, _with_spread(u.synthetic), _with_spread(u.real), _percent(u.ratio))
-                for u in evaluation.utility
-            ],
-            taken_for=list(zip(CLASS_NAMES, map(_thousands, evaluation.recognition.taken_for), strict=True)),
+            utility_rows=_utility_rows(evaluation.utility),
+            class_names=names,
+            class_chart=functools.partial(_class_chart, names),
+            confusion=_confusion_rows(names, first.synthetic) if first and len(names) <= _CONFUSION_CLASSES else [],
+            taken_for=list(zip(names, map(_thousands, evaluation.recognition.taken_for), strict=True)),
             distance_chart=_distance_chart(evaluation.memorisation),
             memorisation_rows=_memorisation_rows(evaluation.memorisation),
             copies=_pair_pictures("synthetic, training", pairs.synthetic, pairs.training, pairs.training_rms),
@@ -142,32 +147,59 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "thousands": _thousands}
-    environment.filters |= {"fidelity_rows": _fidelity_rows, "confusion_rows": _confusion_rows}
-    environment.globals |= {"dumbbells": dumbbells, "class_chart": _class_chart, "class_names": CLASS_NAMES}
+    environment.filters |= {"fidelity_rows": _fidelity_rows}
+    environment.globals |= {"dumbbells": dumbbells}
     return environment
 
 
-def _class_chart(title: str, ours: Outcome, real: Outcome, names: tuple[str, str]) -> str:
-    return dumbbells(title, list(zip(CLASS_NAMES, ours.per_class, real.per_class, strict=True)), names=names)
+def _class_chart(
+    class_names: Sequence[str], title: str, ours: Outcome, real: Outcome | None, names: tuple[str, str]
+) -> str:
+    ceiling = real.per_class if real else (None,) * len(class_names)
+    return dumbbells(title, list(zip(class_names, ours.per_class, ceiling, strict=True)), names=names)
 
 
 def _distance_chart(found: Memorisation) -> str:
+    """Nothing without test images, to which all distances are compared."""
+    ours = found.synthetic
+    if not (found.histogram_edges and ours.part_histogram and ours.test_histogram):
+        return ""
     return histograms(
         "Distances of this set's images to the nearest training image and to the nearest test image",
         found.histogram_edges,
-        found.synthetic.part_histogram,
-        found.synthetic.test_histogram,
+        ours.part_histogram,
+        ours.test_histogram,
         names=("to the nearest of as many training images", "to the nearest test image"),
         axis="distance: root-mean-square difference a pixel, in grey levels",
     )
 
 
-def _confusion_rows(outcome: Outcome) -> list[tuple[str, list[float]]]:
+def _confusion_rows(class_names: Sequence[str], outcome: Outcome) -> list[tuple[str, list[float]]]:
     """Of each class the shares of its test images that are taken for each class."""
     return [
         (name, [count / (sum(counts) or 1) for count in counts])
-        for name, counts in zip(CLASS_NAMES, outcome.confusion, strict=True)
+        for name, counts in zip(class_names, outcome.confusion, strict=True)
     ]
+
+
+def _utility_rows(utility: Sequence[Usefulness]) -> Rows:
+    """(classifier, this set, real images, share of the ceiling), and balanced accuracies where classes are uneven."""
+    return [
+        (
+            u.classifier,
+            _with_spread(u.synthetic),
+            _with_spread(u.real),
+            _percent(u.ratio),
+            *filter(None, [_balanced(u).removeprefix(", balanced ")]),
+        )
+        for u in utility
+    ]
+
+
+def _balanced(found: Usefulness) -> str:
+    """The balanced accuracies, as the end of a line; nothing for even classes, where accuracy is the same."""
+    ours, real = found.synthetic.balanced, found.real.balanced
+    return "" if ours is None or real is None else f", balanced {_percent(ours)} and {_percent(real)}"
 
 
 def _fidelity_rows(fidelity: Fidelity) -> Rows:
@@ -176,8 +208,10 @@ def _fidelity_rows(fidelity: Fidelity) -> Rows:
     return [(name, a, b, *words) for (name, *words), a, b in zip(_MEASURES, ours, real, strict=True)]
 
 
-def _figures(seen: Comparison) -> tuple[str, ...]:
+def _figures(seen: Comparison | None) -> tuple[str, ...]:
     """The figures of one side, in the order of ``_MEASURES``."""
+    if seen is None:
+        return ("–",) * len(_MEASURES)
     kernel, manifolds, balls = seen.kernel, seen.manifolds, seen.balls
     return (
         _number(seen.frechet, 2),
@@ -188,15 +222,14 @@ def _figures(seen: Comparison) -> tuple[str, ...]:
 
 def _memorisation_rows(found: Memorisation) -> Rows:
     """(what was measured, this set, real test images)."""
-    ours, real, median = found.synthetic, found.real, QUANTILES.index(0.5)
-    sides = (ours, real)
-    rows: Rows = [
-        ("nearer to training than to test images", *(_percent(side.nearer_to_training) for side in sides)),
-        ("median distance to training over test images", *(_number(side.ratio, 3) for side in sides)),
-        ("median distance to all training images", *(_number(side.training_quantiles[median], 1) for side in sides)),
-        (f"near copies (nearer than {found.near:.1f})", *(_percent(side.near_copies, 2) for side in sides)),
-        ("exact copies", *(_thousands(side.exact_copies) for side in sides)),
-    ]
+    names = (
+        "nearer to training than to test images",
+        "median distance to training over test images",
+        "median distance to all training images",
+        "near copies" if found.near is None else f"near copies (nearer than {found.near:.1f})",
+        "exact copies",
+    )
+    rows: Rows = list(zip(names, _closeness_figures(found.synthetic), _closeness_figures(found.real), strict=True))
     if found.repetition:
         rows += [
             ("near duplicates inside the set", _percent(found.repetition.near_duplicates, 2), "–"),
@@ -205,9 +238,22 @@ def _memorisation_rows(found: Memorisation) -> Rows:
     return rows
 
 
+def _closeness_figures(side: Closeness | None) -> tuple[str, ...]:
+    """The figures of one side, in the order of the first rows."""
+    if side is None:
+        return ("–",) * 5
+    return (
+        _percent(side.nearer_to_training),
+        _number(side.ratio, 3),
+        _number(side.training_quantiles[QUANTILES.index(0.5)], 1),
+        _percent(side.near_copies, 2),
+        _thousands(side.exact_copies),
+    )
+
+
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     m, real = evaluation.manifest, evaluation.real
-    counts = ", ".join(f"{n} {c:,}" for n, c in zip(CLASS_NAMES, m.class_counts, strict=False))
+    counts = ", ".join(f"{n} {c:,}" for n, c in zip(m.subject.class_names, m.class_counts, strict=False))
     return [
         ("images", f"{m.start:,} to {m.start + m.count - 1:,} of seed {m.seed}, {m.format}, split {m.split}"),
         ("labels", f"{m.labels}{': ' if counts else ''}{counts}"),
@@ -215,7 +261,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("checkpoint", f"{m.checkpoint.name} {m.checkpoint.sha256} ({origin_words(m.checkpoint.sha256)})"),
         ("made with", ", ".join(f"{name} {version}" for name, version in m.made_with.items())),
         ("verified", "every file hash and every digest is what the manifest says"),
-        ("yardstick", f"reference classifier {real['reference_sha256']}"),
+        ("yardstick", f"reference classifier {real.get('reference_sha256') or 'trained on the real images'}"),
         ("effort", f"{'quick' if evaluation.quick else 'full'}, seeds: {evaluation.seeds}"),
         ("seconds", ", ".join(f"{part} {seconds:.0f}" for part, seconds in evaluation.seconds.items())),
     ]

@@ -5,7 +5,6 @@
 >>> evaluation.utility[0].synthetic.mean, evaluation.utility[0].real.mean  # doctest: +SKIP
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from typing import Any
 from synthgen.environment import made_with
 from synthgen.errors import UsageError, VerificationError
 from synthgen.evaluation.fidelity import Fidelity
+from synthgen.evaluation.material import FULL, QUICK, REFERENCE_SHA256, Material
 from synthgen.evaluation.memorisation import ClosestPairs, Memorisation, measure_memorisation
 from synthgen.evaluation.neighbours import in_stage
-from synthgen.evaluation.subject import FULL, QUICK, REFERENCE_IMAGES, Subject
+from synthgen.evaluation.notes import notes_of
+from synthgen.evaluation.real import real_images_of
 from synthgen.evaluation.utility import Recognition, Usefulness, measure_utility
-from synthgen.fashion import CLASS_NAMES, Images
+from synthgen.fashion import Images
 from synthgen.files import write_json
-from synthgen.real_images import RealImages, find_data, load_real_images
 from synthgen.sets.manifest import Manifest, load_manifest
 from synthgen.sets.verification import verify
 from synthgen.workers import StageProgress
@@ -33,7 +33,8 @@ SHAREABLE_NOTICE = (
     "Without real images, and without hashes of them. The figures are computed from the real images without noise, "
     "and no privacy statement covers them: to publish them is a release of its own."
 )
-_HASHES = ("training_sha256", "test_sha256")  # who guesses the images can confirm the guess by their hash
+# Who guesses the images can confirm the guess by their hash, or by that of a classifier trained on them.
+_HASHES = ("training_sha256", "test_sha256", "reference_sha256")
 _SAMPLES_PER_CLASS = 12
 
 
@@ -56,10 +57,10 @@ class Evaluation:
 
     Attributes:
         manifest: of the set that was measured.
-        quick: whether it was measured with less effort (``subject.QUICK``).
+        quick: whether it was measured with less effort (``material.QUICK``).
         seeds: how many times each classifier was trained.
         real: what it was measured by: counts and hashes of the real images, hash of the reference classifier.
-        utility: one entry for each classifier; empty for an unlabelled set.
+        utility: one entry for each classifier; empty for an unlabelled set and without test images.
         recognition: train on real, test on synthetic.
         fidelity: distances in the reference classifier's features.
         inception: distances in Inception's features; None without its weights.
@@ -94,10 +95,20 @@ class Evaluation:
         nothing = pairs.synthetic[:0]
         return replace(
             self,
-            real={key: value for key, value in self.real.items() if key not in _HASHES},
+            real={key: value for key, value in self.real.items() if key not in self._hashes},
             pictures=replace(self.pictures, pairs=replace(pairs, synthetic=nothing, training=nothing, training_rms=())),
             shareable=True,
         )
+
+    @property
+    def _hashes(self) -> tuple[str, ...]:
+        """The keys of ``real`` that are left out where it is shared."""
+        return _HASHES if self.real["reference_sha256"] != REFERENCE_SHA256 else _HASHES[:2]
+
+    @property
+    def has_test_images(self) -> bool:
+        """Whether there were real test images."""
+        return bool(self.real["test_images"])
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as JSON-ready values."""
@@ -111,12 +122,12 @@ class Evaluation:
                 "checkpoint": {"name": m.checkpoint.name, "sha256": m.checkpoint.sha256},
                 "privacy": m.privacy.to_dict(),
             },
-            "class_names": list(CLASS_NAMES),
+            "class_names": list(m.subject.class_names),
             "quick": self.quick,
             "seeds": self.seeds,
             "real": self.real,
-            "utility": [usefulness.to_dict() for usefulness in self.utility],
-            "recognition": asdict(self.recognition),
+            "utility": [usefulness.to_dict() for usefulness in self.utility] if self.has_test_images else None,
+            "recognition": self.recognition.to_dict(),
             "fidelity": self.fidelity.to_dict(),
             "inception": None if self.inception is None else self.inception.to_dict(),
             "memorisation": asdict(self.memorisation),
@@ -151,85 +162,79 @@ def evaluate(
         quick: train the CNN alone, with fewer epochs and images, and measure samples.
         seeds: how many times each classifier is trained.
         inception: weights of Keras's InceptionV3, for the Fréchet distance in its features.
-        official: refuse real images that are not the official ones.
+        official: refuse another Fashion-MNIST than the official one; a set of images of one's own, as its recipe says,
+            needs no such word.
         progress: called with (what is being done, steps done, steps in all).
 
     Raises:
-        UsageError: ``seeds`` is below 1, or ``holdout`` leaves no training images.
+        UsageError: ``seeds`` is below 1, ``holdout`` leaves no training images, or no folder is named for a set of
+            images of one's own.
         VerificationError: the set is not what its manifest claims.
-        DataError: the real images are missing, or (``official``) not the official ones.
+        DataError: the real images are missing, of other classes than the set, or (``official``) not the official ones.
         EvaluationError: scikit-learn or the weights of a network are missing or malformed.
     """
     if seeds < 1:
         raise UsageError(f"seeds {seeds}: expected at least 1")
     manifest = _verified(folder, progress)
-    data_folder = find_data(data_folder)
-    train = load_real_images("train", data_folder, official=official)
-    if holdout:
-        train, test = _held_out(train, holdout)
-    else:
-        test = load_real_images("test", data_folder, official=official)
-    subject = Subject.of(folder, manifest, train, test, QUICK if quick else FULL, seeds, progress)
-    return _measured(subject, inception)
+    data_folder, train, test = real_images_of(manifest, data_folder, holdout=holdout, official=official)
+    material = Material.of(folder, manifest, train, test, QUICK if quick else FULL, seeds, progress)
+    return _measured(material, data_folder, holdout, inception)
 
 
-def _held_out(real: RealImages, count: int) -> tuple[RealImages, RealImages]:
-    """All but the last ``count`` images, and those."""
-    if not 0 < count < len(real):
-        raise UsageError(f"holdout {count}: expected 1 to {len(real) - 1:,}, for there are {len(real):,} images")
-    cut = len(real) - count
-    return (
-        RealImages.of(real.images[:cut], real.labels[:cut], subject=real.subject, official=real.official),
-        RealImages.of(real.images[cut:], real.labels[cut:], subject=real.subject, official=real.official),
-    )
-
-
-def _measured(subject: Subject, inception_weights: Path | None) -> Evaluation:
+def _measured(material: Material, data_folder: Path, holdout: int, inception_weights: Path | None) -> Evaluation:
     from synthgen.evaluation.classifiers import require_scikit_learn
     from synthgen.evaluation.inception import compare_by_inception, load_inception
-    from synthgen.evaluation.reference import REFERENCE_SHA256, compare_by_reference, load_reference
+    from synthgen.evaluation.own_reference import reference_of
+    from synthgen.evaluation.reference import compare_by_reference
 
     # What is missing or malformed is found out before the long work.
-    if subject.effort.classical and subject.labels is not None:
+    if material.effort.classical and material.labels is not None:
         require_scikit_learn()
     network = None if inception_weights is None else load_inception(inception_weights)
-    with subject.timed("fidelity"):
-        recognition, fidelity, answers = compare_by_reference(subject, load_reference())
-    with subject.timed("memorisation"):
+    reference = reference_of(material, data_folder)
+    with material.timed("fidelity"):
+        recognition, fidelity, answers = compare_by_reference(material, reference)
+    with material.timed("memorisation"):
         memorisation, pairs = measure_memorisation(
-            subject.images,
-            subject.train.images,
-            subject.test.images,
-            most=subject.effort.neighbour_images,
-            progress=subject.progress,
+            material.images,
+            material.train.images,
+            None if material.test is None else material.test.images,
+            most=material.effort.neighbour_images,
+            progress=material.progress,
         )
-    with subject.timed("utility"):
-        utility = () if subject.labels is None else measure_utility(subject, subject.labels, answers)
+    with material.timed("utility"):
+        utility = measure_utility(material, answers)
     inception = None
     if network is not None:
-        with subject.timed("inception"):
-            inception = compare_by_inception(subject, network)
+        with material.timed("inception"):
+            inception = compare_by_inception(material, network)
     return Evaluation(
-        manifest=subject.manifest,
-        quick=subject.effort == QUICK,
-        seeds=subject.seeds,
-        real={
-            "training_images": len(subject.train),
-            "test_images": len(subject.test),
-            "official": subject.train.official and subject.test.official,
-            "training_sha256": subject.train.sha256,
-            "test_sha256": subject.test.sha256,
-            "reference_sha256": REFERENCE_SHA256,
-        },
+        manifest=material.manifest,
+        quick=material.effort == QUICK,
+        seeds=material.seeds,
+        real=_measure_of(material, reference.sha256),
         utility=utility,
         recognition=recognition,
         fidelity=fidelity,
         inception=inception,
         memorisation=memorisation,
-        notes=tuple(_notes(subject, fidelity, inception)),
-        seconds=subject.seconds,
-        pictures=Pictures(samples=_samples(subject), pairs=pairs),
+        notes=tuple(notes_of(material, fidelity, inception, holdout, reference.notes)),
+        seconds=material.seconds,
+        pictures=Pictures(samples=_samples(material), pairs=pairs),
     )
+
+
+def _measure_of(material: Material, reference_sha256: str | None) -> dict[str, Any]:
+    """What the set was measured by, as JSON-ready values."""
+    train, test = material.train, material.test
+    return {
+        "training_images": len(train),
+        "test_images": 0 if test is None else len(test),
+        "official": train.official and (test is None or test.official),
+        "training_sha256": train.sha256,
+        "test_sha256": None if test is None else test.sha256,
+        "reference_sha256": reference_sha256,
+    }
 
 
 def _verified(folder: Path, progress: StageProgress) -> Manifest:
@@ -247,38 +252,9 @@ def _verified(folder: Path, progress: StageProgress) -> Manifest:
     return report.manifest
 
 
-def _samples(subject: Subject) -> dict[str, Images]:
-    if subject.labels is None:
-        return {"unlabelled": subject.images[: 3 * _SAMPLES_PER_CLASS]}
-    rows = {
-        name: subject.images[subject.labels == label][:_SAMPLES_PER_CLASS] for label, name in enumerate(CLASS_NAMES)
-    }
+def _samples(material: Material) -> dict[str, Images]:
+    if material.labels is None:
+        return {"unlabelled": material.images[: 3 * _SAMPLES_PER_CLASS]}
+    names = material.manifest.subject.class_names
+    rows = {name: material.images[material.labels == label][:_SAMPLES_PER_CLASS] for label, name in enumerate(names)}
     return {name: row for name, row in rows.items() if len(row)}
-
-
-def _notes(subject: Subject, fidelity: Fidelity, inception: Fidelity | None) -> Iterator[str]:
-    """What a reader of the numbers must know, one line each."""
-    manifest = subject.manifest
-    if subject.effort == QUICK:
-        yield "A quick evaluation: fewer images and epochs than in a full one; do not quote these numbers."
-    if len(subject.images) < manifest.count:
-        measured = f"{len(subject.images):,} of them, drawn at random, were measured"
-        yield f"The set holds {manifest.count:,} images; {measured}."
-    if not (subject.train.official and subject.test.official):
-        yield "The real images are not the official Fashion-MNIST: do not compare these numbers with others."
-    if len(subject.train) < REFERENCE_IMAGES and subject.train.official:
-        yield "Measured on held-out training images, which the reference classifier has seen: its distances flatter."
-    if subject.labels is not None and subject.reference_is_ceiling:
-        yield "The small CNN's ceiling for seed 0 is the shipped reference classifier: the same training, not repeated."
-    if subject.labels is None:
-        yield "The set has no labels: no classifier can be trained on it, so there is no utility."
-    elif missing := [CLASS_NAMES[i] for i, count in enumerate(manifest.class_counts) if not count]:
-        yield f"The set holds no {', '.join(missing)}: a classifier trained on it gets all of these wrong."
-    if len(subject.images) > len(subject.train):
-        yield f"There are only {len(subject.train):,} real images to train the ceilings on."
-    if (subject.images == subject.images[0]).all():
-        yield "All images are equal: nothing can be learnt from them."
-    for name, seen in (("reference", fidelity), ("Inception", inception)):
-        if seen is not None:
-            for problem in seen.synthetic.problems:
-                yield f"In {name} features {problem}."

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from synthgen.evaluation.subject import Examples, Subject
-from synthgen.fashion import NUM_CLASSES, Labels
+from synthgen.evaluation.material import Examples, Material
+from synthgen.fashion import Labels
 from synthgen.workers import StageProgress
+
+_EVEN = 1.5  # the most frequent class has at most so many times the images of the rarest: accuracy says it all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +31,9 @@ class Outcome:
     confusion: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, truth: Labels, predictions: Sequence[Labels]) -> "Outcome":
-        """Count the predictions, one array for each seed, against the true labels."""
-        confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
+    def of(cls, truth: Labels, predictions: Sequence[Labels], classes: int) -> "Outcome":
+        """Count the predictions, one array for each seed, against the true labels, all below ``classes``."""
+        confusion = np.zeros((classes, classes), np.int64)
         for predicted in predictions:
             np.add.at(confusion, (truth, predicted), 1)
         rows = confusion.sum(1)
@@ -51,9 +53,21 @@ class Outcome:
         """The standard deviation over the seeds."""
         return float(np.std(self.accuracies))
 
+    @property
+    def balanced(self) -> float | None:
+        """The mean of ``per_class``, in which a rare class counts as much as others; None for even classes."""
+        counts = [sum(row) for row in self.confusion if any(row)]
+        if not counts or max(counts) <= _EVEN * min(counts):
+            return None
+        return float(np.mean([share for share in self.per_class if share is not None]))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
-        return {"mean": self.mean, "spread": self.spread} | asdict(self)
+        return {"mean": self.mean, "spread": self.spread} | self.counts_to_dict()
+
+    def counts_to_dict(self) -> dict[str, Any]:
+        """The same without mean and spread; with ``balanced_accuracy`` where the classes are not even."""
+        return asdict(self) | ({} if self.balanced is None else {"balanced_accuracy": self.balanced})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +77,19 @@ class Recognition:
     Attributes:
         taken_for: how many images of the set it takes for each class.
         synthetic: how often it agrees with the set's labels; None for an unlabelled set.
-        real: how it does on the real test images.
+        real: how it does on the real test images; None where there are none.
     """
 
     taken_for: tuple[int, ...]
     synthetic: Outcome | None
-    real: Outcome
+    real: Outcome | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        sides = {"synthetic": self.synthetic, "real": self.real}
+        return {"taken_for": self.taken_for} | {
+            side: outcome and outcome.counts_to_dict() for side, outcome in sides.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +111,11 @@ class Usefulness:
         return {"classifier": self.classifier, **sides, "ratio": self.ratio}
 
 
-def measure_utility(subject: Subject, labels: Labels, answers_of_reference: Labels) -> tuple[Usefulness, ...]:
+def measure_utility(material: Material, answers_of_reference: Labels | None) -> tuple[Usefulness, ...]:
     """Train the fixed classifiers on the set and on as many real images.
 
     Args:
-        subject: the set and the real images.
-        labels: of the set.
+        material: the set and the real images; without labels or without test images there is nothing to measure.
         answers_of_reference: the reference classifier's labels of the real test images.
 
     Raises:
@@ -103,19 +123,22 @@ def measure_utility(subject: Subject, labels: Labels, answers_of_reference: Labe
     """
     from synthgen.evaluation.classifiers import BATCH, SMALL_CNN, TRAINERS
 
-    effort = subject.effort
-    synthetic = Examples(subject.images[: effort.training_images], labels[: effort.training_images])
-    real = subject.real_sample(len(synthetic.images))
+    effort, labels, test = material.effort, material.labels, material.test
+    if labels is None or test is None:
+        return ()
+    synthetic = Examples(material.images[: effort.training_images], labels[: effort.training_images])
+    real = material.real_sample(len(synthetic.images))
     return tuple(
         train_on_synthetic_test_on_real(
             name,
             synthetic,
             real,
-            Examples(subject.test.images, subject.test.labels),
-            seeds=subject.seeds,
+            Examples(test.images, test.labels),
+            classes=material.classes,
+            seeds=material.seeds,
             epochs=effort.epochs_for(len(synthetic.images), BATCH),
-            known_ceiling=answers_of_reference if name == SMALL_CNN and subject.reference_is_ceiling else None,
-            progress=subject.progress,
+            known_ceiling=answers_of_reference if name == SMALL_CNN and material.reference_is_ceiling else None,
+            progress=material.progress,
         )
         for name in (TRAINERS if effort.classical else [SMALL_CNN])
     )
@@ -127,6 +150,7 @@ def train_on_synthetic_test_on_real(
     real: Examples,
     test: Examples,
     *,
+    classes: int,
     seeds: int,
     epochs: int,
     known_ceiling: Labels | None = None,
@@ -139,6 +163,7 @@ def train_on_synthetic_test_on_real(
         synthetic: the set.
         real: as many real training images, for the ceiling.
         test: real images that nothing was trained on.
+        classes: how many there are.
         seeds: how many times each is trained, with seeds 0, 1, …
         epochs: passes of the CNN over the images.
         known_ceiling: the answers on ``test`` of the classifier trained on ``real`` with seed 0, if they are known.
@@ -152,7 +177,7 @@ def train_on_synthetic_test_on_real(
     def answers(examples: Examples, seed: int, kind: str) -> Labels:
         stage = f"{name}, {kind}, seed {seed}"
         classify = train_classifier(
-            name, *examples, seed, epochs=epochs, progress=lambda done, of: progress(stage, done, of)
+            name, *examples, seed, classes=classes, epochs=epochs, progress=lambda done, of: progress(stage, done, of)
         )
         return classify(test.images)
 
@@ -161,6 +186,6 @@ def train_on_synthetic_test_on_real(
     real_answers = [*known, *(answers(real, seed, "real") for seed in range(len(known), seeds))]
     return Usefulness(
         classifier=name,
-        synthetic=Outcome.of(test.labels, synthetic_answers),
-        real=Outcome.of(test.labels, real_answers),
+        synthetic=Outcome.of(test.labels, synthetic_answers, classes),
+        real=Outcome.of(test.labels, real_answers, classes),
     )

@@ -15,7 +15,7 @@ def real():
 
 
 def test_the_small_cnn_is_the_one_described():
-    assert sum(np.prod(weights.shape) for weights in small_cnn().trainable_weights) == 241_770
+    assert sum(np.prod(weights.shape) for weights in small_cnn(10).trainable_weights) == 241_770
     assert EPOCHS == 6
 
 
@@ -24,7 +24,13 @@ def test_every_classifier_learns(real, name: str, least: float):
     test = load_real_images("test", DATA, official=False)
     steps = []
     classify = train_classifier(
-        name, real.images, real.labels, seed=1, epochs=20, progress=lambda done, of: steps.append((done, of))
+        name,
+        real.images,
+        real.labels,
+        seed=1,
+        classes=10,
+        epochs=20,
+        progress=lambda done, of: steps.append((done, of)),
     )
     predicted = classify(test.images)
     assert predicted.shape == (100,)
@@ -35,22 +41,22 @@ def test_every_classifier_learns(real, name: str, least: float):
 
 @pytest.mark.parametrize("name", ["logistic regression", "small MLP"])
 def test_the_same_seed_gives_the_same_classifier(real, name: str):
-    first, second = (train_classifier(name, real.images[:100], real.labels[:100], seed=5) for _ in range(2))
+    first, second = (train_classifier(name, real.images[:100], real.labels[:100], seed=5, classes=10) for _ in range(2))
     assert (first(real.images) == second(real.images)).all()
 
 
 def test_seeds_differ(real):
-    first, second = (train_small_cnn(real.images[:50], real.labels[:50], seed, epochs=1) for seed in (0, 1))
+    first, second = (train_small_cnn(real.images[:50], real.labels[:50], seed, epochs=1, classes=10) for seed in (0, 1))
     assert not np.array_equal(first.get_weights()[0], second.get_weights()[0])
 
 
 @pytest.mark.parametrize("name", list(TRAINERS))
 def test_one_class_only_gives_a_constant_answer(real, name: str):
-    classify = train_classifier(name, real.images[:9], np.full(9, 4, np.uint8), seed=0)
+    classify = train_classifier(name, real.images[:9], np.full(9, 4, np.uint8), seed=0, classes=10)
     assert classify(real.images[:3]).tolist() == [4, 4, 4]
 
 
 def test_without_scikit_learn_the_cure_is_named(real, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(EvaluationError, match=r"pip install 'synthgen\[evaluate\]', or evaluate with --quick"):
-        train_classifier("logistic regression", real.images[:50], real.labels[:50], seed=0)
+        train_classifier("logistic regression", real.images[:50], real.labels[:50], seed=0, classes=10)

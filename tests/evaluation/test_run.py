@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support import DATA
+from support import DATA, forge
 
 from synthgen.errors import DataError, EvaluationError, UsageError, VerificationError
-from synthgen.evaluation import run as evaluation
-from synthgen.evaluation import subject, utility
+from synthgen.evaluation import material, utility
+from synthgen.evaluation import real as real_module
 from synthgen.evaluation.classifiers import SMALL_CNN, TRAINERS
 from synthgen.evaluation.report import render_report, summary
 from synthgen.evaluation.run import Evaluation, evaluate
+from synthgen.files import sha256_of_json
 from synthgen.real_images import load_real_images
 
 
@@ -140,9 +141,17 @@ def test_a_set_that_is_not_what_it_claims_is_not_measured(write_set, train, tmp_
 
 def test_unofficial_real_images_need_a_word_and_leave_a_note(write_set, train):
     folder = write_set(train.images[:20], train.labels[:20])
+
+    def make_official(document):
+        document["checkpoint"]["recipe"]["data"]["official"] = True
+        document["checkpoint"]["recipe_sha256"] = sha256_of_json(document["checkpoint"]["recipe"])
+
+    forge(folder, make_official)
     with pytest.raises(DataError, match="not the official Fashion-MNIST"):
         evaluate(folder, DATA, quick=True)
-    assert any("not the official Fashion-MNIST" in note for note in measure(folder).notes)
+    notes = measure(folder).notes
+    assert any("not the official Fashion-MNIST" in note for note in notes)
+    assert any("label 0 is taken for T-shirt/top" in note for note in notes)
 
 
 def test_without_scikit_learn_quick_still_works(write_set, train, monkeypatch):
@@ -150,9 +159,7 @@ def test_without_scikit_learn_quick_still_works(write_set, train, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.exceptions", None)
     with pytest.raises(EvaluationError, match="pip install 'synthgen"):
         measure(folder, quick=False)
-    monkeypatch.setitem(
-        TRAINERS, SMALL_CNN, lambda images, labels, seed, epochs, progress: lambda unseen: 0 * unseen[:, 0, 0]
-    )
+    monkeypatch.setitem(TRAINERS, SMALL_CNN, lambda images, *others: lambda unseen: 0 * unseen[:, 0, 0])
     assert measure(folder).utility
 
 
@@ -198,12 +205,12 @@ def test_the_reference_is_the_ceiling_only_of_a_full_official_training(write_set
     assert taken == [("small CNN", False), ("logistic regression", False), ("small MLP", False)]
     real = load_real_images
     monkeypatch.setattr(
-        evaluation, "load_real_images", lambda *args, official: replace(real(*args, official=False), official=True)
+        real_module, "load_real_images", lambda *args, official: replace(real(*args, official=False), official=True)
     )
     taken.clear()
     measure(folder, quick=False)
     assert taken[0] == ("small CNN", False)  # the reference classifier has seen more than these 500
-    monkeypatch.setattr(subject, "REFERENCE_IMAGES", 500)
+    monkeypatch.setattr(material, "REFERENCE_IMAGES", 500)
     taken.clear()
     measure(folder, quick=False)
     assert taken == [("small CNN", True), ("logistic regression", False), ("small MLP", False)]
@@ -216,7 +223,7 @@ def test_a_holdout_is_measured_on_the_last_training_images_and_no_test_image(wri
     loaded = []
     real = load_real_images
     monkeypatch.setattr(
-        evaluation,
+        real_module,
         "load_real_images",
         lambda split, *args, **kwargs: loaded.append(split) or real(split, *args, **kwargs),
     )

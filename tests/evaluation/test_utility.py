@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from support import DATA
 
-from synthgen.evaluation.subject import Examples
+from synthgen.evaluation.material import Examples
 from synthgen.evaluation.utility import Outcome, train_on_synthetic_test_on_real
 from synthgen.real_images import load_real_images
 
 
 def test_an_outcome_counts_by_hand():
     truth = np.array([0, 0, 1, 2], np.uint8)
-    outcome = Outcome.of(truth, [np.array([0, 1, 1, 2], np.uint8), np.array([0, 0, 0, 0], np.uint8)])
+    outcome = Outcome.of(truth, [np.array([0, 1, 1, 2], np.uint8), np.array([0, 0, 0, 0], np.uint8)], 4)
     assert outcome.accuracies == (0.75, 0.5)
     assert outcome.mean == 0.625
     assert outcome.spread == 0.125
@@ -28,7 +28,7 @@ def real():
 def test_wrong_labels_cost_usefulness_and_the_ceiling_stays(real):
     train, test = real
     wrong = Examples(train.images, np.roll(train.labels, 1))
-    found = train_on_synthetic_test_on_real("logistic regression", wrong, train, test, seeds=1, epochs=1)
+    found = train_on_synthetic_test_on_real("logistic regression", wrong, train, test, classes=10, seeds=1, epochs=1)
     assert found.real.mean > 0.7
     assert found.synthetic.mean < 0.4
     assert found.ratio == found.synthetic.mean / found.real.mean
@@ -36,7 +36,7 @@ def test_wrong_labels_cost_usefulness_and_the_ceiling_stays(real):
 
 def test_real_images_reach_their_own_ceiling(real):
     train, test = real
-    found = train_on_synthetic_test_on_real("logistic regression", train, train, test, seeds=2, epochs=1)
+    found = train_on_synthetic_test_on_real("logistic regression", train, train, test, classes=10, seeds=2, epochs=1)
     assert found.ratio == 1
     assert len(found.synthetic.accuracies) == len(found.real.accuracies) == 2
 
@@ -49,6 +49,7 @@ def test_a_known_ceiling_is_not_trained_again(real):
         train,
         train,
         test,
+        classes=10,
         seeds=2,
         epochs=1,
         known_ceiling=test.labels,

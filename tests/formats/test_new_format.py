@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import DATA
 
-from synthgen.evaluation.subject import FULL, Subject
+from synthgen.evaluation.material import FULL, Material
 from synthgen.export.run import generate, plan_export
 from synthgen.export.splits import generate_splits, plan_splits
 from synthgen.fashion import UNLABELLED
@@ -102,6 +102,6 @@ def test_a_set_is_read_back_for_evaluation(export, tmp_path):
         folder = tmp_path / name
         manifest = export(folder, file_format=name, count=300)
         assert sum(len(batch) for batch in read_set(folder, load_manifest(folder))) == 300
-        subjects.append(Subject.of(folder, manifest, train, test, FULL, 1, lambda stage, done, of: None))
+        subjects.append(Material.of(folder, manifest, train, test, FULL, 1, lambda stage, done, of: None))
     np.testing.assert_array_equal(subjects[0].images, subjects[1].images)
     np.testing.assert_array_equal(subjects[0].labels, subjects[1].labels)

@@ -16,7 +16,8 @@ from synthgen.sets.reading import read_set
 from synthgen.workers import StageProgress
 
 SAMPLING_SEED = 0  # samples are random, and the same in every evaluation
-REFERENCE_IMAGES = 60_000  # that the reference classifier was trained on
+REFERENCE_IMAGES = 60_000  # that the shipped reference classifier was trained on
+REFERENCE_SHA256 = "2a0769463e9e64b4b2263646045f932d37544bb0c7ae570f50306d8a385f3780"  # of its file
 
 
 class Examples(NamedTuple):
@@ -72,13 +73,13 @@ QUICK = Effort(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Material:
     """What is compared with what. Images are in random order, so that the first n are a fair sample.
 
     Attributes:
         manifest: of the set.
         images, labels: of the set, or of as many as ``effort`` allows; no labels for an unlabelled set.
-        train, test: the real images.
+        train, test: the real images; no test images where there is no test split.
         effort: how much is measured.
         seeds: how many times each classifier is trained.
         progress: called as the work goes on.
@@ -89,7 +90,7 @@ class Subject:
     images: Images
     labels: Labels | None
     train: RealImages
-    test: RealImages
+    test: RealImages | None
     effort: Effort
     seeds: int
     progress: StageProgress
@@ -101,15 +102,16 @@ class Subject:
         folder: Path,
         manifest: Manifest,
         train: RealImages,
-        test: RealImages,
+        test: RealImages | None,
         effort: Effort,
         seeds: int,
         progress: StageProgress,
-    ) -> "Subject":
+    ) -> "Material":
         """Read the set and shuffle the real test images, always in the same way."""
         images, labels = _read_sample(folder, manifest, effort.images)
-        shuffled = np.random.default_rng(SAMPLING_SEED).permutation(len(test))
-        test = replace(test, images=test.images[shuffled], labels=test.labels[shuffled])
+        if test is not None:
+            shuffled = np.random.default_rng(SAMPLING_SEED).permutation(len(test))
+            test = replace(test, images=test.images[shuffled], labels=test.labels[shuffled])
         return cls(
             manifest=manifest,
             images=images,
@@ -120,6 +122,11 @@ class Subject:
             seeds=seeds,
             progress=progress,
         )
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return self.manifest.subject.num_classes
 
     @property
     def reference_is_ceiling(self) -> bool:
