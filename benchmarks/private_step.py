@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from synthgen.fashion import NUM_CLASSES
 from synthgen.model.networks import build_discriminator
 from synthgen.model.recipe import PrivateAdversarialRecipe, load_recipe
 from synthgen.privacy.per_example import ClippedGradients
+from synthgen.subject import NUM_CLASSES
 
 EXAMPLES, REPEATS = 256, 20
 

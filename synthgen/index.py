@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import UsageError
-from synthgen.fashion import NUM_CLASSES
+from synthgen.subject import NUM_CLASSES
 
 BLOCK_IMAGES = 256
 IMAGES_PER_SHARD = 6_000  # the default cut: ten shards for 60,000 images

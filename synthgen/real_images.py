@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import DataError
-from synthgen.fashion import Images, Labels
 from synthgen.files import publish
 from synthgen.formats.idx import IDX_PREFIX, idx_count, idx_header, read_idx_images, read_idx_labels
 from synthgen.preparation.record import expect_files, read_data_json
-from synthgen.subject import FASHION, Subject, undescribed
+from synthgen.subject import FASHION, Images, Labels, Subject, undescribed
 from synthgen.untrusted.files import inflated
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")

@@ -1,11 +1,32 @@
-"""What a set shows: its name, its classes and its licence. Fashion-MNIST is the one built in."""
+"""What a set shows: grey images of 28×28 pixels, of classes that have names. Fashion-MNIST is built in."""
 
 import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from synthgen.fashion import CLASS_NAMES
+import numpy as np
+import numpy.typing as npt
+
+Images = npt.NDArray[np.uint8]  # shape (N, 28, 28), 0 to 255
+Labels = npt.NDArray[np.uint8]  # shape (N,), from 0 on
+
+IMAGE_SIDE = 28  # pixels
+PIXELS = IMAGE_SIDE * IMAGE_SIDE
+UNLABELLED = 255  # stands for "no label" wherever a label byte is digested
+CLASS_NAMES = (  # of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747)
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+NUM_CLASSES = len(CLASS_NAMES)
 
 MIN_CLASSES, MAX_CLASSES = 2, 256  # a label is a byte
 MAX_NAME_CHARACTERS = 100  # of a subject, a class or a licence

@@ -1,7 +1,6 @@
 import pytest
 
-from synthgen.fashion import CLASS_NAMES, class_folder
-from synthgen.subject import FASHION, Subject
+from synthgen.subject import CLASS_NAMES, FASHION, Subject, class_folder
 
 
 def subject(**changes) -> Subject:

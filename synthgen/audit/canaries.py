@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
 from synthgen.index import pieces
+from synthgen.subject import IMAGE_SIDE, NUM_CLASSES, Images, Labels
 
 Floats = npt.NDArray[np.floating]
 Scores = npt.NDArray[np.float64]

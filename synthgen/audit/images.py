@@ -14,7 +14,6 @@ from synthgen.audit.membership import (
     infer_membership,
 )
 from synthgen.errors import UsageError
-from synthgen.fashion import Images
 from synthgen.index import Shard
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.recipe import Recipe
@@ -23,6 +22,7 @@ from synthgen.privacy.curve import largest_true_positive_rate
 from synthgen.real_images import find_data, load_real_images
 from synthgen.sets.manifest import load_manifest
 from synthgen.sets.reading import read_set
+from synthgen.subject import Images
 from synthgen.training.images import training_images
 from synthgen.workers import StageProgress
 

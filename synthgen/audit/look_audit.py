@@ -17,8 +17,8 @@ from synthgen.audit.canaries import (
     linear_softmax_background,
     linear_softmax_step_evidence,
 )
-from synthgen.fashion import Images, Labels
 from synthgen.privacy.mechanisms import clip_rows
+from synthgen.subject import Images, Labels
 from synthgen.training.matching.features import embedding_rows, scattering_rows
 from synthgen.training.matching.looks import LookPlan, embedding_sums, look_privately
 from synthgen.training.matching.release import Release

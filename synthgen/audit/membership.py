@@ -14,7 +14,7 @@ from scipy import stats
 
 from synthgen.errors import EvaluationError
 from synthgen.evaluation.neighbours import in_stage, nearest
-from synthgen.fashion import Images
+from synthgen.subject import Images
 from synthgen.workers import StageProgress
 
 Scores = npt.NDArray[np.float64]

@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from synthgen.audit.canaries import pattern_canaries
 from synthgen.audit.neighbours import Floats, Pair
-from synthgen.fashion import IMAGE_SIDE, NUM_CLASSES, Images, Labels
 from synthgen.model.recipe import PrivateAdversarialRecipe
 from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.exact import Grid
+from synthgen.subject import IMAGE_SIDE, NUM_CLASSES, Images, Labels
 from synthgen.training.dpgan import sampled
 from synthgen.training.dpgan_game import ROWS, PrivateGame
 from synthgen.training.matching.features import SCATTERING_SIZE, embedding_rows

@@ -16,6 +16,7 @@ from synthgen.cli import interrupts
 from synthgen.cli.account import account
 from synthgen.cli.console import DATA_HELP, fail, print_line, say, stage_bar
 from synthgen.cli.convert import convert
+from synthgen.cli.data import data
 from synthgen.cli.export import FORMATS_HELP, export, merge
 from synthgen.cli.prepare import prepare
 from synthgen.cli.recipes import recipes_app
@@ -301,19 +302,10 @@ app.command(
 app.add_typer(recipes_app, name="recipes")
 
 
-@app.command(help="Print where the real images were found, or how to get them.")
-def data(folder: Annotated[Path | None, typer.Option("--data", help=DATA_HELP)] = None) -> None:
-    """``synthgen data``."""
-    from synthgen.real_images import find_data, has_split, load_real_images
-
-    found = find_data(folder)
-    for split in ("train", "test"):
-        if split == "test" and not has_split(found, split):
-            print_line(f"{split:<8}       0 images")
-            continue
-        real = load_real_images(split, found, official=False)
-        what = "official Fashion-MNIST" if real.official else f"{real.subject.name}, {real.subject.classes_in_words}"
-        print_line(f"{split:<8}{len(real):>8,} images  {what}  {found}")
+app.command(
+    help="Print where the real images were found, or how to get them.",
+    epilog="Examples:  synthgen data   |   synthgen data --data my-data",
+)(data)
 
 
 @app.command(

@@ -15,7 +15,7 @@ from keras import layers
 
 import synthgen.model.networks  # noqa: F401  (refuses a Keras that does not run on TensorFlow)
 from synthgen.errors import EvaluationError
-from synthgen.fashion import IMAGE_SIDE, PIXELS, Images, Labels
+from synthgen.subject import IMAGE_SIDE, PIXELS, Images, Labels
 from synthgen.workers import StepProgress
 
 Classifier = Callable[[Images], Labels]  # uint8 (N, 28, 28) → uint8 (N,)

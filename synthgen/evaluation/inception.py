@@ -16,8 +16,8 @@ import tensorflow as tf
 from synthgen.errors import EvaluationError
 from synthgen.evaluation.fidelity import Fidelity, compare
 from synthgen.evaluation.material import Material
-from synthgen.fashion import Images
 from synthgen.index import pieces
+from synthgen.subject import Images
 from synthgen.workers import StepProgress
 
 FEATURES = 2_048

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.real_images import RealImages
 from synthgen.sets.manifest import Manifest
 from synthgen.sets.reading import read_set
+from synthgen.subject import IMAGE_SIDE, Images, Labels
 from synthgen.workers import StageProgress
 
 SAMPLING_SEED = 0  # samples are random, and the same in every evaluation

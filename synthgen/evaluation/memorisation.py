@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.evaluation.neighbours import Neighbours, in_stage, nearest
-from synthgen.fashion import Images
+from synthgen.subject import Images
 from synthgen.workers import StageProgress
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)

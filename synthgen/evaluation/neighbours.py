@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.fashion import PIXELS, Images
 from synthgen.index import pieces
+from synthgen.subject import PIXELS, Images
 from synthgen.workers import Progress, StageProgress
 
 _QUERY_BLOCK, _REFERENCE_BLOCK = 2_048, 4_096  # 32 MiB of distances at a time

@@ -18,9 +18,9 @@ from synthgen.evaluation.classifiers import small_cnn
 from synthgen.evaluation.fidelity import Fidelity, compare
 from synthgen.evaluation.material import REFERENCE_SHA256, SAMPLING_SEED, Material
 from synthgen.evaluation.utility import Outcome, Recognition
-from synthgen.fashion import NUM_CLASSES, Images, Labels
 from synthgen.files import publish, sha256_of_bytes, sha256_of_file
 from synthgen.index import pieces
+from synthgen.subject import NUM_CLASSES, Images, Labels
 from synthgen.untrusted.archives import open_npz
 from synthgen.untrusted.files import read_file
 from synthgen.workers import StepProgress

@@ -20,10 +20,10 @@ from synthgen.evaluation.fidelity import Comparison, Fidelity
 from synthgen.evaluation.memorisation import QUANTILES, Closeness, Memorisation
 from synthgen.evaluation.run import Evaluation
 from synthgen.evaluation.utility import Outcome, Usefulness
-from synthgen.fashion import IMAGE_SIDE, Images
 from synthgen.files import publish
 from synthgen.model.claims import origin_words
 from synthgen.sets.reading import claimed_by
+from synthgen.subject import IMAGE_SIDE, Images
 
 if TYPE_CHECKING:
     import jinja2

@@ -18,10 +18,10 @@ from synthgen.evaluation.neighbours import in_stage
 from synthgen.evaluation.notes import notes_of
 from synthgen.evaluation.real import real_images_of
 from synthgen.evaluation.utility import Recognition, Usefulness, measure_utility
-from synthgen.fashion import Images
 from synthgen.files import write_json
 from synthgen.sets.manifest import Manifest, load_manifest
 from synthgen.sets.verification import verify
+from synthgen.subject import Images
 from synthgen.workers import StageProgress
 
 SCHEMA_VERSION = 1

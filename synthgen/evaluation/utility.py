@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from synthgen.evaluation.material import Examples, Material
-from synthgen.fashion import Labels
+from synthgen.subject import Labels
 from synthgen.workers import StageProgress
 
 _EVEN = 1.5  # the most frequent class has at most so many times the images of the rarest: accuracy says it all

@@ -8,10 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Self
 
 from synthgen.errors import DataError, VerificationError
-from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.files import MALFORMED, is_own_file
 from synthgen.index import MAX_INDEX, Shard
-from synthgen.subject import FASHION, Subject
+from synthgen.subject import FASHION, IMAGE_SIDE, Images, Labels, Subject
 
 Run = tuple[Images, Labels | None]  # consecutive images and their labels
 Digest = Callable[[], str]

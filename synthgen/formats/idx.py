@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import DataError
-from synthgen.fashion import Images, Labels
 from synthgen.formats.base import IMAGE_SHAPE, MAX_DEFLATE_RATIO, Batch, Digest, Format, Run
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
+from synthgen.subject import Images, Labels
 from synthgen.untrusted.files import open_unpacked
 
 IDX_PREFIX = {"train": "train", "test": "t10k"}

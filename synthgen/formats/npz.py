@@ -8,9 +8,9 @@ from typing import IO, ClassVar
 
 import numpy as np
 
-from synthgen.fashion import Images
 from synthgen.formats.base import IMAGE_SHAPE, Batch, Digest, Format, Run, array_loader
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
+from synthgen.subject import Images
 from synthgen.untrusted.archives import Npz, open_npz
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import zlib_ng
 
-from synthgen.fashion import IMAGE_SIDE
 from synthgen.files import MALFORMED, is_inside, is_own_file, sha256_of_bytes
 from synthgen.formats.base import IMAGE_SHAPE, Batch, Digest, Format, Run
 from synthgen.index import BLOCK_IMAGES, Shard, pieces
+from synthgen.subject import IMAGE_SIDE
 from synthgen.untrusted.files import open_file, read_file
 
 _ROW_BYTES = 1 + IMAGE_SIDE  # each row begins with the number of its filter; 0 is none

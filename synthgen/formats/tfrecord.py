@@ -14,10 +14,10 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
-from synthgen.fashion import IMAGE_SIDE, Labels
 from synthgen.formats.base import Batch, Digest, Format, Run
 from synthgen.formats.png import decode_png, encode_pngs
 from synthgen.index import BLOCK_IMAGES, Shard
+from synthgen.subject import IMAGE_SIDE, Labels
 from synthgen.untrusted.files import open_file
 from synthgen.untrusted.text import parse_json
 

@@ -13,12 +13,12 @@ import tensorflow as tf
 from keras import layers
 
 from synthgen.errors import SynthgenError
-from synthgen.fashion import IMAGE_SIDE
 from synthgen.model.parts import Part, own_part, sum_over_replicas
 from synthgen.model.recipe import GameRecipe, Recipe
 from synthgen.pixels.folded import BATCH_NORM_EPSILON, LEAKY_SLOPE, STEM_SIDE
 from synthgen.pixels.integers import IntegerGenerator
 from synthgen.pixels.tables import LOGIT_SCALE
+from synthgen.subject import IMAGE_SIDE
 
 if keras.backend.backend() != "tensorflow":
     raise SynthgenError(

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from synthgen.fashion import IMAGE_SIDE, Images
 from synthgen.files import publish
+from synthgen.subject import IMAGE_SIDE, Images
 
 
 def contact_sheet(images: Images, columns: int, *, zoom: int = 2) -> Image.Image:

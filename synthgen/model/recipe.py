@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import PrivacyError, RecipeError
-from synthgen.fashion import IMAGE_SIDE
 from synthgen.files import sha256_of_json
 from synthgen.model.schema import Section, build, overridden, read_toml
 from synthgen.model.sections import (
@@ -31,7 +30,7 @@ from synthgen.model.sections import (
 )
 from synthgen.pixels.folded import Shape
 from synthgen.privacy.accounting import Budget
-from synthgen.subject import FASHION, Subject
+from synthgen.subject import FASHION, IMAGE_SIDE, Subject
 
 
 @dataclass(frozen=True, kw_only=True)

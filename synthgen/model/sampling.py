@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from synthgen.environment import float_drawn_with, software
 from synthgen.errors import UsageError
-from synthgen.fashion import Images, Labels
 from synthgen.formats.base import Batch
 from synthgen.index import BLOCK_IMAGES, MAX_SHARE, NO_LABELS, LabelRule, Shard, float_latents
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.pixels.backends import described
 from synthgen.pixels.drawing import Backend
 from synthgen.pixels.latents import latents
+from synthgen.subject import Images, Labels
 
 AS_TRAINED, CLASS_SHARES = "as-trained", "class_shares"  # a label rule, and where a record of training says it
 

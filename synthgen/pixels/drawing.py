@@ -14,12 +14,12 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from synthgen.errors import CheckpointError, UsageError
-from synthgen.fashion import IMAGE_SIDE, Images
 from synthgen.index import pieces
 from synthgen.pixels.folded import LEAKY_SLOPE, STEM_SIDE, Folded, Reals
 from synthgen.pixels.integers import LEVELS, IntegerGenerator, Layer
 from synthgen.pixels.layers import CHUNK, ConvolutionToOne, Doubling, Floats, float32
 from synthgen.pixels.tables import LATENT_LIMIT, LOGIT_LIMIT, grey_table
+from synthgen.subject import IMAGE_SIDE, Images
 
 Latents = npt.NDArray[np.int8] | Floats
 

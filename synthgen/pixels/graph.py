@@ -13,11 +13,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from synthgen.fashion import IMAGE_SIDE
 from synthgen.pixels.folded import LEAKY_SLOPE, STEM_SIDE
 from synthgen.pixels.integers import IntegerGenerator, Layer
 from synthgen.pixels.layers import row_kernels
 from synthgen.pixels.tables import LATENT_LIMIT, LOGIT_LIMIT, grey_table
+from synthgen.subject import IMAGE_SIDE
 
 _OPSET, _IR_VERSION = 17, 8
 _CONTRIB = "com.microsoft"  # onnxruntime's own operators: convolutions with channels last, and 8-bit leaky ReLU

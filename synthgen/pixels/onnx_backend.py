@@ -4,12 +4,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from synthgen.fashion import IMAGE_SIDE, Images
 from synthgen.index import pieces
 from synthgen.pixels.drawing import Latents, expect_inputs
 from synthgen.pixels.graph import onnx_model
 from synthgen.pixels.integers import IntegerGenerator
 from synthgen.pixels.tables import grey_table
+from synthgen.subject import IMAGE_SIDE, Images
 
 _CHUNK = 128  # images; memory for more is no faster
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.fashion import IMAGE_SIDE
 from synthgen.pixels.folded import LEAKY_SLOPE, STEM_SIDE, Folded, Reals
 from synthgen.pixels.integers import LEVELS, MAX_SHIFT, SUM_LIMIT, WEIGHT_LIMIT, IntegerGenerator, Layer
 from synthgen.pixels.layers import Floats, taps
 from synthgen.pixels.tables import LATENT_LIMIT, LOGIT_SCALE
+from synthgen.subject import IMAGE_SIDE
 
 _LOW = -112  # of every layer: after the leaky ReLU, the room below zero counts a fifth
 _TRIES = np.geomspace(0.7, 4.0, 15)  # scales, in units of the one that clips nothing

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from synthgen.errors import UsageError
-from synthgen.fashion import IMAGE_SIDE, Images
 from synthgen.index import pieces
 from synthgen.pixels.drawing import Latents, expect_inputs
 from synthgen.pixels.folded import LEAKY_SLOPE, STEM_SIDE, Reals
 from synthgen.pixels.integers import LEVELS, IntegerGenerator, Layer
 from synthgen.pixels.layers import float32, row_kernels
 from synthgen.pixels.tables import LOGIT_LIMIT, grey_table
+from synthgen.subject import IMAGE_SIDE, Images
 
 _CHUNK = {"CPU": 32, "GPU": 1024}  # images drawn at once, by kind of device
 

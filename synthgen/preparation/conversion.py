@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.errors import DataError
-from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.preparation.fitting import fitted, fitted_array
 from synthgen.preparation.parts import Chunk, Part
+from synthgen.subject import IMAGE_SIDE, Images, Labels
 from synthgen.untrusted.files import read_file
 from synthgen.untrusted.pictures import decoded
 from synthgen.workers import Progress, Work, run_in_pool

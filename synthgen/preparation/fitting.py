@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from synthgen.fashion import IMAGE_SIDE, Images
+from synthgen.subject import IMAGE_SIDE, Images
 
 # For the record.
 GREY, RESAMPLING = "luma of ITU-R BT.601", "Lanczos"

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from synthgen.environment import own_version
 from synthgen.errors import DataError, UsageError
-from synthgen.fashion import IMAGE_SIDE
 from synthgen.formats.idx import idx_header
 from synthgen.index import MAX_SEED
 from synthgen.preparation.conversion import Converted, Unreadable, convert
@@ -21,7 +20,7 @@ from synthgen.preparation.output import expect_free, write_prepared
 from synthgen.preparation.parts import Part
 from synthgen.preparation.record import SPLITS, Preparation, Treatment, idx_names
 from synthgen.preparation.sources import open_source
-from synthgen.subject import MIN_CLASSES, Subject
+from synthgen.subject import IMAGE_SIDE, MIN_CLASSES, Subject
 from synthgen.workers import Progress, StageProgress, available_cpus
 
 MIN_IMAGES, MIN_CLASS_IMAGES = 200, 20

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from synthgen.fashion import IMAGE_SIDE
 from synthgen.preparation.conversion import Converted
+from synthgen.subject import IMAGE_SIDE
 
 _COLUMNS, _ZOOM, _GAP = 16, 2, 2
 _CELL = IMAGE_SIDE * _ZOOM + _GAP

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.errors import VerificationError
-from synthgen.fashion import Images
 from synthgen.formats.base import Batch
 from synthgen.model.sampling import Sampler
 from synthgen.sets.digest import SetDigest
 from synthgen.sets.integrity import files_problems, format_of, listed_problems, shard_problems
 from synthgen.sets.manifest import Manifest, ShardRecord
 from synthgen.sets.reading import read_batches
+from synthgen.subject import Images
 from synthgen.workers import Progress, Work
 
 

@@ -4,9 +4,9 @@ import hashlib
 
 import numpy as np
 
-from synthgen.fashion import PIXELS, UNLABELLED
 from synthgen.formats.base import Batch
 from synthgen.index import BLOCK_IMAGES
+from synthgen.subject import PIXELS, UNLABELLED
 
 
 class SetDigest:

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import TrainingError, UsageError
-from synthgen.fashion import Images
 from synthgen.model.recipe import AdversarialRecipe
 from synthgen.model.sampling import CLASS_SHARES, shares_of
 from synthgen.privacy.statement import PrivacyStatement, no_guarantee
 from synthgen.real_images import RealImages
+from synthgen.subject import Images
 from synthgen.training.folder import read_header
 from synthgen.training.images import enough_images, epoch_order, of_data
 from synthgen.training.run import Plan, Run, Summary, expect_seed

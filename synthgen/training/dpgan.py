@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import PrivacyError
-from synthgen.fashion import Images, Labels
 from synthgen.model.checkpoint import Checkpoint
 from synthgen.model.recipe import PrivateAdversarialRecipe
 from synthgen.privacy.accounting import Charge, Mechanism, calibrated, epsilon_of
@@ -21,6 +20,7 @@ from synthgen.privacy.ledger import LEDGER_NAME, Ledger
 from synthgen.privacy.mechanisms import poisson_sample
 from synthgen.privacy.selection import Selection
 from synthgen.real_images import RealImages
+from synthgen.subject import Images, Labels
 from synthgen.training.images import enough_images, of_data
 from synthgen.training.private import Account, PrivatePlan, PrivateRun, expect_small_delta
 from synthgen.training.run import Run, Summary, expect_seed

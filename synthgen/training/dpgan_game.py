@@ -14,10 +14,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from synthgen.errors import Diverged
-from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.model.recipe import PrivateAdversarialRecipe
 from synthgen.privacy.exact import Grid, WholeNumbers, expect_countable
 from synthgen.privacy.per_example import ClippedGradients
+from synthgen.subject import IMAGE_SIDE, Images, Labels
 from synthgen.training.game import FORGED_FOR_DISCRIMINATOR, Players
 
 ROWS = 256  # examples whose gradients are held at a time; a Poisson sample of any size is a number of these

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from synthgen.fashion import Images, Labels
 from synthgen.index import BLOCK_IMAGES, float_latents
 from synthgen.model.networks import bare, build_discriminator, build_generator, pixel_function
 from synthgen.model.parts import own_part, own_share
 from synthgen.model.recipe import AdversarialRecipe, GameRecipe, Recipe
+from synthgen.subject import Images, Labels
 from synthgen.training.losses import LOSSES, gradient_penalty
 from synthgen.training.replicas import Replicas
 

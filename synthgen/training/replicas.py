@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from synthgen.errors import UsageError
-from synthgen.fashion import IMAGE_SIDE
 from synthgen.model.parts import part_of_this_replica, sum_over_replicas
+from synthgen.subject import IMAGE_SIDE
 from synthgen.training.strategy import Strategy, wait_for_workers
 
 Step = Callable[..., tuple[tf.Tensor, ...]]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, Unpack, ov
 
 from synthgen.environment import import_tensorflow, made_with
 from synthgen.errors import Interrupted, UsageError
-from synthgen.fashion import Images
 from synthgen.model.checkpoint import SAMPLES_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.model.pictures import save_contact_sheet
 from synthgen.model.recipe import Recipe
 from synthgen.privacy.statement import PrivacyStatement
 from synthgen.sets.inspection import preview_images
+from synthgen.subject import Images
 from synthgen.training.folder import STATE_NAME, expect_same_run, open_state, run_folder, write_metrics, write_state
 from synthgen.training.strategy import Strategy, expect_shareable, workers_in_reach
 from synthgen.workers import StageProgress

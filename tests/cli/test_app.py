@@ -20,8 +20,7 @@ def test_every_command_has_help_and_the_big_ones_examples():
         result = CliRunner().invoke(app, [name, "--help"])
         assert result.exit_code == 0
         assert len(result.stdout.splitlines()) > 4
-        if name != "data":
-            assert "Examples:" in result.stdout
+        assert "Examples:" in result.stdout
 
 
 def test_help_and_version_answer_without_tensorflow(synthgen):

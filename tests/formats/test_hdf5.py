@@ -1,7 +1,7 @@
 import h5py
 import numpy as np
 
-from synthgen.fashion import CLASS_NAMES
+from synthgen.subject import CLASS_NAMES
 
 
 def test_a_set_loads_with_h5py(export, expected, tmp_path):

@@ -10,7 +10,6 @@ from support import DATA
 from synthgen.evaluation.material import FULL, Material
 from synthgen.export.run import generate, plan_export
 from synthgen.export.splits import generate_splits, plan_splits
-from synthgen.fashion import UNLABELLED
 from synthgen.formats.base import Batch, Format, Run
 from synthgen.formats.table import FORMATS
 from synthgen.index import Shard
@@ -18,6 +17,7 @@ from synthgen.real_images import load_real_images
 from synthgen.sets.manifest import load_manifest, load_manifests
 from synthgen.sets.reading import read_set
 from synthgen.sets.verification import verify
+from synthgen.subject import UNLABELLED
 
 
 class Plain(Format):

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 from synthgen.errors import VerificationError
-from synthgen.fashion import CLASS_NAMES
 from synthgen.formats.png import encode_pngs
 from synthgen.formats.table import FORMATS
 from synthgen.formats.tfrecord import ExampleEncoder, next_record, parse_example, record_bytes
+from synthgen.subject import CLASS_NAMES
 
 IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 

@@ -19,19 +19,18 @@ import pytest
 
 from synthgen.export.run import generate, plan_export
 from synthgen.export.splits import generate_splits, plan_splits
-from synthgen.fashion import CLASS_NAMES, class_folder
 from synthgen.formats.table import FORMATS
-from synthgen.formats.tfrecord import DATASET_NAME
 from synthgen.sets.manifest import load_manifest
 from synthgen.sets.reading import read_set
 from synthgen.sets.verification import verify
+from synthgen.subject import CLASS_NAMES, FASHION
 
 pytestmark = pytest.mark.interop
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")  # nothing here may wait for a network
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 COUNT = 300
-FOLDERS = [class_folder(label) for label in range(10)]
+FOLDERS = [FASHION.class_folder(label) for label in range(10)]
 
 
 @pytest.fixture(scope="session")
@@ -134,10 +133,10 @@ def test_tensorflow_datasets_builder_from_directory(interop_set, expected):
 
 def test_tensorflow_datasets_load_by_name(interop_set, expected):
     tfds = pytest.importorskip("tensorflow_datasets")
-    out = interop_set("tfrecord", place=f"{DATASET_NAME}/1.0.0")
+    out = interop_set("tfrecord", place="fashion_mnist_synth/1.0.0")
     data_dir = str(out.parents[1])
     read = tfds.ReadConfig(interleave_cycle_length=1)
-    loaded = tfds.load(DATASET_NAME, data_dir=data_dir, split="train", as_supervised=True, read_config=read)
+    loaded = tfds.load("fashion_mnist_synth", data_dir=data_dir, split="train", as_supervised=True, read_config=read)
     pairs = list(loaded.as_numpy_iterator())
     assert_equal([image for image, _ in pairs], [label for _, label in pairs], expected)
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 import synthgen.model.networks  # noqa: F401  (sets Keras and TensorFlow up)
-from synthgen.fashion import IMAGE_SIDE
+from synthgen.subject import IMAGE_SIDE
 
 Array = npt.NDArray[np.float32]
 

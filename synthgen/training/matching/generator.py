@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from synthgen.fashion import IMAGE_SIDE, Images, Labels
 from synthgen.index import pieces
 from synthgen.model.networks import build_generator
 from synthgen.model.recipe import StatisticsRecipe
+from synthgen.subject import IMAGE_SIDE, Images, Labels
 from synthgen.training.game import Learner, constant_then_linear
 from synthgen.training.matching.features import embedding, extract, normalised_scattering
 from synthgen.training.matching.release import Release, StudentRelease

@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.fashion import Images, Labels
 from synthgen.index import pieces
 from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.exact import Grid, WholeNumbers, expect_countable
+from synthgen.subject import Images, Labels
 from synthgen.training.matching.release import Release, StudentRelease
 from synthgen.training.matching.teacher import Teacher, Watch, train_teacher, whole_features
 from synthgen.workers import StageProgress

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from synthgen.environment import import_tensorflow
 from synthgen.errors import Diverged, PrivacyError, TrainingError, UsageError
-from synthgen.fashion import Images
 from synthgen.files import publish
 from synthgen.model.recipe import StatisticsRecipe
 from synthgen.model.sampling import CLASS_SHARES, shares_of
 from synthgen.privacy.accounting import Mechanism, epsilon_of
 from synthgen.privacy.ledger import LEDGER_NAME, Ledger
+from synthgen.subject import Images
 from synthgen.training.folder import read_header, write_state
 from synthgen.training.matching.fitting import explain
 from synthgen.training.matching.looks import LookPlan, look_as_student, look_privately

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 import synthgen.model.networks  # noqa: F401  (refuses a Keras that does not run on TensorFlow)
-from synthgen.fashion import IMAGE_SIDE, Images, Labels
+from synthgen.subject import IMAGE_SIDE, Images, Labels
 from synthgen.workers import StepProgress
 
 _FILTERS = (16, 32, 64)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from synthgen.fashion import Labels
 from synthgen.privacy.accounting import Mechanism
 from synthgen.privacy.exact import EXACT_BITS, Grid, WholeNumbers, expect_countable, whole_rows
 from synthgen.privacy.mechanisms import poisson_sample
+from synthgen.subject import Labels
 
 WholeRows = npt.NDArray[np.int16]
 Watch = Callable[[int, npt.NDArray[np.float64], npt.NDArray[np.float64]], None]
