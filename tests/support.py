@@ -56,6 +56,13 @@ DATA = Path(__file__).parent / "data"
 SAMPLE = ["data.official=false"]  # the tiny sample is real, but not the official 70,000
 
 
+def undescribed(folder: Path) -> Path:
+    """The sample in ``folder``, without the description that says what it shows."""
+    for path in DATA.glob("*-ubyte.gz"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
 def write_as_set(
     checkpoint: Checkpoint, out: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8] | None
 ) -> Manifest:

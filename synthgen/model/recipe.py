@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from synthgen.errors import PrivacyError, RecipeError
 from synthgen.files import sha256_of_json
-from synthgen.model.schema import Section, build, overridden, read_toml
+from synthgen.model.schema import Section, build, overridden, read_toml, toml_text
 from synthgen.model.sections import (
     DataSection,
     DiscriminatorSection,
@@ -216,7 +216,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 def recipe_text(name_or_path: str) -> str:
     """The TOML of a built-in recipe, or of a file; raises RecipeError as ``load_recipe``."""
     load_recipe(name_or_path)  # what cannot be used is not shown
-    return _find(name_or_path).read_text("utf-8")
+    return toml_text(_find(name_or_path))
 
 
 def _extended(path: Path, depth: int = 1) -> dict[str, Any]:

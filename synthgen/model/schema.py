@@ -17,7 +17,7 @@ from synthgen.untrusted.text import parse_toml
 
 _MAX_TOML_BYTES = 1 << 16  # 64 KiB
 _MAX_SECTIONS = 8  # of a key
-_MAX_PROBLEMS = 20  # unknown keys of a section that an error names
+_MAX_PROBLEMS, _MAX_LINE = 20, 600  # unknown keys of a section that an error names, and characters of all it names
 
 T = TypeVar("T")
 
@@ -50,6 +50,11 @@ class Section:
             _check(field, getattr(self, field.name))
 
 
+def toml_text(path: Path) -> str:
+    """A TOML file as it is; raises ValueError or OSError."""
+    return read_file(path, _MAX_TOML_BYTES, links=True).decode("utf-8")
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file of at most 64 KiB.
 
@@ -57,7 +62,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         RecipeError: the file is larger, cannot be read, or is not TOML.
     """
     try:
-        return parse_toml(read_file(path, _MAX_TOML_BYTES, links=True).decode("utf-8"))
+        return parse_toml(toml_text(path))
     except ValueError as error:  # too large, TOML errors, no UTF-8, or integers of too many digits
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
@@ -121,11 +126,18 @@ def build(section: type[T], document: Any, prefix: str = "") -> T:
         except RecipeError as error:
             problems.append(str(error))
     if problems:
-        raise RecipeError("; ".join(problems))
+        raise RecipeError(_joined(problems))
     try:
         return section(**values)
     except (PrivacyError, RecipeError, ValueError) as error:  # also from a budget or a subject
         raise RecipeError(f"{prefix}{error}") from error
+
+
+def _joined(problems: list[str]) -> str:
+    """As many problems as make a line that can be read, and the number of others."""
+    shown = [problem for i, problem in enumerate(problems) if sum(map(len, problems[: i + 1])) < _MAX_LINE or not i]
+    left = len(problems) - len(shown)
+    return "; ".join(shown) + (f"; and {left} more" if left else "")
 
 
 def _read(section: type[Any], field: "dataclasses.Field[Any]", hint: Any, value: Any, prefix: str) -> Any:

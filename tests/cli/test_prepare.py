@@ -30,8 +30,8 @@ def test_what_it_says_and_writes(synthgen, tmp_path):
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
         "note: cat/notes.txt: no image that Pillow can open",
-        "train       216 images of 4 classes, 54 each",
-        "test         24 images of 4 classes, 6 each",
+        "train       213 images of 4 classes, 48 to 56 each",
+        "test         27 images of 4 classes, 4 to 12 each",
         "1 left out that could not be read",
         "the name 'Pets' and the names of the classes will stand in every set made from these",
         "look at data/contact-sheet-real-images.png; it shows real images, and data is as private as they are",

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support import DATA, forge
+from support import DATA, forge, undescribed
 
 from synthgen.errors import DataError, EvaluationError, UsageError, VerificationError
 from synthgen.evaluation import material, utility
@@ -139,7 +139,7 @@ def test_a_set_that_is_not_what_it_claims_is_not_measured(write_set, train, tmp_
         measure(tmp_path)
 
 
-def test_unofficial_real_images_need_a_word_and_leave_a_note(write_set, train):
+def test_unofficial_real_images_need_a_word_and_leave_a_note(write_set, train, tmp_path):
     folder = write_set(train.images[:20], train.labels[:20])
 
     def make_official(document):
@@ -148,8 +148,8 @@ def test_unofficial_real_images_need_a_word_and_leave_a_note(write_set, train):
 
     forge(folder, make_official)
     with pytest.raises(DataError, match="not the official Fashion-MNIST"):
-        evaluate(folder, DATA, quick=True)
-    notes = measure(folder).notes
+        evaluate(folder, undescribed(tmp_path), quick=True)
+    notes = evaluate(folder, tmp_path, quick=True, official=False).notes
     assert any("not the official Fashion-MNIST" in note for note in notes)
     assert any("label 0 is taken for T-shirt/top" in note for note in notes)
 

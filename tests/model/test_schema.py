@@ -9,14 +9,14 @@ from synthgen.model.schema import Section, between, build, one_of, overridden, r
 
 @dataclass(frozen=True, kw_only=True)
 class Inner(Section):
-    size: int = between(1, 9)
-    rate: float = between(0.0, 1.0, default=0.5)
+    size: int = between("of it", 1, 9)
+    rate: float = between("of it", 0.0, 1.0, default=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outer(Section):
-    kind: str = one_of("round", "square")
-    widths: tuple[int, ...] = between(1, 9, default=(1, 2))
+    kind: str = one_of("of it", "round", "square")
+    widths: tuple[int, ...] = between("of each", 1, 9, default=(1, 2))
     inner: Inner
     perhaps: Inner | None = None
 

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from support import DATA, SAMPLE, expect_equal_floats, noted_floats
+from support import DATA, SAMPLE, expect_equal_floats, noted_floats, undescribed
 
 from synthgen.errors import DataError, Interrupted, TrainingError, UsageError
 from synthgen.files import exclusive_lock
@@ -217,6 +217,7 @@ def test_the_notebook_merges_both_splits():
     assert len(plan_training(recipe, DATA).data) == 600
 
 
-def test_the_sample_is_not_taken_for_the_official_data():
+def test_the_sample_is_not_taken_for_the_official_data(tmp_path):
+    assert not plan_training(load_recipe("smoke"), DATA).recipe.data.official
     with pytest.raises(DataError, match="not the official"):
-        plan_training(load_recipe("smoke"), DATA)
+        plan_training(load_recipe("smoke"), undescribed(tmp_path))
