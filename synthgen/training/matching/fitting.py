@@ -80,7 +80,8 @@ def explain(recipe: StatisticsRecipe, images: int) -> list[str]:
     budget, look, training = comparable_budget(recipe, images), recipe.look, recipe.training
     lines = [
         f"settings for epsilon {recipe.privacy.epsilon:g} and {images:,} images of {recipe.subject.classes_in_words}, "
-        f"which tell as much as 60,000 images of ten classes at epsilon {budget:.2g}: {look.students} students, "
+        f"which tell as much as 60,000 images of ten classes at epsilon {budget:.2g}: "
+        f"{look.students} student{'' if look.students == 1 else 's'}, "
         f"embedding noise {look.embedding_noise:g}, teacher's rate {look.teacher_learning_rate:g}, "
         f"{training.steps:,} steps of {training.images_per_class} images a class; --set changes any of them"
     ]
