@@ -27,6 +27,7 @@ SMALLER = [
     ("--recipe notebook --set training.epochs=2", "--recipe smoke --set training.epochs=1"),
     ("evaluate hdf5-set", f"evaluate hdf5-set --quick --data {DATA} --allow-unofficial"),
     ("evaluate dataset", f"evaluate dataset --quick --data {DATA} --allow-unofficial"),
+    ("evaluate set --data data/", f"evaluate dataset --quick --data {DATA} --allow-unofficial"),
 ]
 # Too long to run, or not runnable here: these are only checked for their options.
 NOT_RUN = (
