@@ -63,6 +63,23 @@ def undescribed(folder: Path) -> Path:
     return folder
 
 
+def mutated(data: bytes, changes: list[tuple[str, int, bytes]]) -> bytes:
+    """Bytes after edits (kind, where, piece): flip a bit, set, cut, insert, or repeat what stands before."""
+    for kind, where, piece in changes:
+        place = where % (len(data) + 1)
+        if kind == "flip":
+            data = data[:place] + bytes(b ^ (1 << where % 8) for b in data[place : place + 1]) + data[place + 1 :]
+        elif kind == "set":
+            data = data[:place] + piece + data[place + len(piece) :]
+        elif kind == "cut":
+            data = data[:place]
+        elif kind == "insert":
+            data = data[:place] + piece + data[place:]
+        else:
+            data = data[:place] + data[max(0, place - 64) :]
+    return data
+
+
 def write_as_set(
     checkpoint: Checkpoint, out: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8] | None
 ) -> Manifest:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import weights_file
+from support import mutated, weights_file
 
 from synthgen.errors import CheckpointError, DataError, SynthgenError, TrainingError, VerificationError
 from synthgen.export.run import generate, plan_export
@@ -45,20 +45,6 @@ edits = st.lists(
     min_size=1,
     max_size=6,
 )
-
-
-def mutated(data: bytes, changes: list[tuple[str, int, bytes]]) -> bytes:
-    for kind, where, piece in changes:
-        place = where % (len(data) + 1)
-        if kind == "set":
-            data = data[:place] + piece + data[place + len(piece) :]
-        elif kind == "cut":
-            data = data[:place]
-        elif kind == "insert":
-            data = data[:place] + piece + data[place:]
-        else:
-            data = data[:place] + data[max(0, place - 64) :]
-    return data
 
 
 def fuzz(examples: int, seed: bytes, path: Path, read: Callable[[], object]) -> None:

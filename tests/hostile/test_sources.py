@@ -24,6 +24,7 @@ from image_sources import (
     write_parquet,
 )
 from PIL import Image
+from support import mutated
 
 from synthgen.errors import DataError, SynthgenError
 from synthgen.preparation import output
@@ -46,22 +47,6 @@ edits = st.lists(
     min_size=1,
     max_size=4,
 )
-
-
-def mutated(data: bytes, changes: Edits) -> bytes:
-    for kind, where, piece in changes:
-        place = where % (len(data) + 1)
-        if kind == "flip":
-            data = data[:place] + bytes(b ^ (1 << where % 8) for b in data[place : place + 1]) + data[place + 1 :]
-        elif kind == "set":
-            data = data[:place] + piece + data[place + len(piece) :]
-        elif kind == "cut":
-            data = data[:place]
-        elif kind == "insert":
-            data = data[:place] + piece + data[place:]
-        else:
-            data = data[:place] + data[max(0, place - 64) :]
-    return data
 
 
 @pytest.fixture(autouse=True)

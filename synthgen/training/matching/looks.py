@@ -199,7 +199,7 @@ def noisy_sums(
     mechanism: Mechanism,
     progress: Callable[[int, int], None],
 ) -> npt.NDArray[np.float64]:
-    """The exact Gaussian mechanism over ``whole_sums``, in the unit of the rows: float64, shape (10, D)."""
+    """The exact Gaussian mechanism over ``whole_sums``, in the unit of the rows: float64, shape (K, D)."""
     grid = Grid.of(mechanism.noise_multiplier, mechanism.l2_sensitivity)
     return grid.noisy(whole_sums(embed, images, labels, classes, grid, progress))
 
